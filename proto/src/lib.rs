@@ -1,0 +1,25 @@
+//! Names and wire of Shoal: the types that every other crate speaks, and the messages between nodes.
+//!
+//! This crate is *pure*: no runtime, no sockets, no files, no clock, no randomness of its own. What
+//! arrives from a peer, a scheduler or a registry is parsed here once, bounded, and trusted after.
+
+mod chunk;
+mod chunk_map;
+mod chunk_set;
+mod digest;
+mod entry;
+pub mod message;
+mod node;
+mod swarm_id;
+mod wire;
+
+pub use chunk::{BLOCK_SIZE, ChunkIndex, ChunkLayout, LayoutError, MAX_BLOB_SIZE};
+pub use chunk_map::{
+    BlockValues, ChunkMap, ChunkValue, MapError, Mismatch, Verified, VerifiedChunk, hash_chunk, verify_block,
+};
+pub use chunk_set::{ChunkSet, ChunkSetError};
+pub use digest::{Algorithm, Digest, DigestError};
+pub use entry::{Attestation, Entry, EntryError, LeaseToken, SignedAttestation, SignedEntry};
+pub use libp2p_identity::Keypair;
+pub use node::{NodeId, NodeIdError};
+pub use swarm_id::{RegistryName, RegistryNameError, SwarmId};

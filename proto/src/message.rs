@@ -1,0 +1,251 @@
+//! What nodes, trackers and peers say to each other, already parsed and bounded.
+//!
+//! The wire form is protobuf (`proto/shoal.proto`); `wire.rs` converts, and refuses what breaks a bound. A signed
+//! claim inside a message is *not* checked by parsing: the receiver checks it before it uses it.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::{
+    ChunkIndex, ChunkSet, ChunkValue, Digest, LeaseToken, NodeId, RegistryName, SignedAttestation,
+    SignedEntry, SwarmId,
+};
+
+/// Where a node stands; crossing zones costs. Empty names mean "the only one".
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub zone: Box<str>,
+    pub rack: Box<str>,
+}
+
+/// A node as others reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    pub node: NodeId,
+    /// `ip:port` of its chunk endpoint (UDP), best first, at most [`limit::ADDRESSES`].
+    pub addresses: Vec<std::net::SocketAddr>,
+    pub place: Place,
+}
+
+/// What a node has of a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// These chunks, each matching its entry; the digest is not known to match yet.
+    Some(ChunkSet),
+    /// The whole blob, its SHA-256 matched.
+    Complete,
+}
+
+/// One blob that a node takes part in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    pub swarm: SwarmId,
+    pub held: Held,
+    /// Whether the node wants the rest. A node that only serves does not.
+    pub wants: bool,
+    /// Whether the node may read the blob from its origin: it was authorised, or access is anonymous.
+    pub may_lease: bool,
+}
+
+/// How long a tracker gives, and for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseKind {
+    /// Read these chunks from the origin.
+    Origin,
+    /// Read these chunks from this node of another zone.
+    Zone(PeerInfo),
+}
+
+/// The right to bring some adjacent chunks into the cluster, or into a zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub swarm: SwarmId,
+    pub token: LeaseToken,
+    pub chunks: Range<u32>,
+    pub kind: LeaseKind,
+    /// Ends this long after it arrived unless progress is reported.
+    pub lasts: Duration,
+}
+
+/// Why a lease holder gives a lease back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseFailure {
+    /// The origin refused this node (401, 403) or does not have the blob (404): do not ask this node again.
+    Refused,
+    /// The origin cannot be reached, or answers 5xx.
+    Unreachable,
+    /// The origin said 429; nobody should ask before this has passed.
+    Throttled(Duration),
+    /// This node does not want it any more, or its disk is full.
+    Abandoned,
+}
+
+/// A tag's answer as a node got it from the origin by anonymous access.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagRecord {
+    pub registry: RegistryName,
+    pub repository: Box<str>,
+    pub tag: Box<str>,
+    pub digest: Digest,
+    /// Size of the manifest in bytes.
+    pub size: u64,
+    pub media_type: Box<str>,
+    /// How long ago the origin said so.
+    pub age: Duration,
+}
+
+/// From a node to its tracker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeMessage {
+    /// The first message of a stream. The node's identity comes from its certificate.
+    Hello(PeerInfo),
+    /// Joins swarms, or says anew what is held of them.
+    Join(Vec<Membership>),
+    Leave(Vec<SwarmId>),
+    /// All that this node takes part in was reported since the Welcome.
+    Reported,
+    /// Chunks of a lease are here and can be had from this node. Renews the lease; ends it with the last chunk.
+    Progress {
+        swarm: SwarmId,
+        token: LeaseToken,
+        entries: Vec<SignedEntry>,
+    },
+    /// Gives back what is left of a lease.
+    Return {
+        swarm: SwarmId,
+        token: LeaseToken,
+        why: LeaseFailure,
+    },
+    /// The blob is whole here and its digest matched.
+    Complete(SignedAttestation),
+    /// Every chunk matched its entry, and the digest did not match.
+    Mismatch(SwarmId),
+    /// None of this node's neighbours has had these chunks for a while.
+    Starved {
+        swarm: SwarmId,
+        chunks: Vec<ChunkIndex>,
+    },
+    /// Which blob is this? Answered by [`TrackerMessage::Found`].
+    Lookup {
+        request: u64,
+        digest: Digest,
+    },
+    Tag(TagRecord),
+    /// What did a tag last resolve to? Answered by [`TrackerMessage::TagFound`].
+    TagLookup {
+        request: u64,
+        registry: RegistryName,
+        repository: Box<str>,
+        tag: Box<str>,
+    },
+    /// The origin serves this repository to anybody.
+    Anonymous {
+        registry: RegistryName,
+        repository: Box<str>,
+    },
+    /// Is it known that the origin serves this repository to anybody? Answered by [`TrackerMessage::AnonymousFound`].
+    AnonymousLookup {
+        request: u64,
+        registry: RegistryName,
+        repository: Box<str>,
+    },
+}
+
+/// From a tracker to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrackerMessage {
+    /// The first message of a stream: report all you hold, spread evenly over this time.
+    Welcome {
+        epoch: u64,
+        report_within: Duration,
+    },
+    Neighbours {
+        swarm: SwarmId,
+        peers: Vec<PeerInfo>,
+    },
+    Lease(Lease),
+    /// This lease has ended; stop.
+    Revoke {
+        swarm: SwarmId,
+        token: LeaseToken,
+    },
+    Entries {
+        swarm: SwarmId,
+        entries: Vec<SignedEntry>,
+    },
+    Attested(SignedAttestation),
+    /// The round of this blob is over; go on in this one.
+    Round(SwarmId),
+    /// `size` where a member attested the blob.
+    Found {
+        request: u64,
+        size: Option<u64>,
+    },
+    TagFound {
+        request: u64,
+        record: Option<TagRecord>,
+    },
+    AnonymousFound {
+        request: u64,
+        known: bool,
+    },
+}
+
+/// Between neighbours, on their control streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerMessage {
+    /// What this node has of a blob, sent when two nodes become neighbours for it. `proof` backs every chunk in `held`.
+    State { swarm: SwarmId, held: Held, proof: Proof },
+    /// Newly held chunks.
+    Have { swarm: SwarmId, entries: Vec<SignedEntry> },
+    /// Newly held chunks whose values the receiver knows from an attested map.
+    HaveIndexes { swarm: SwarmId, chunks: Vec<ChunkIndex> },
+    /// The blob is whole here; the sender's map is attested by this.
+    Complete(SignedAttestation),
+    /// These chunks are not here any more.
+    Forget { swarm: SwarmId, chunks: Vec<ChunkIndex> },
+    /// The sender takes no more part in this swarm.
+    Leave(SwarmId),
+}
+
+/// What backs the chunks of a [`PeerMessage::State`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// An entry for each chunk.
+    Entries(Vec<SignedEntry>),
+    /// The values of all chunks, attested.
+    Map { values: Vec<ChunkValue>, attestation: SignedAttestation },
+}
+
+/// Asks a neighbour for one chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkRequest {
+    pub swarm: SwarmId,
+    pub index: ChunkIndex,
+}
+
+/// The head of the answer to a [`ChunkRequest`]; after `Sending` follow exactly that many bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkReply {
+    Sending {
+        len: u32,
+    },
+    /// All upload slots are taken.
+    Busy,
+    /// The chunk is not here, or not with an entry.
+    NotHeld,
+}
+
+/// Bounds on what a message may hold. What breaks one is refused whole.
+pub mod limit {
+    /// Bytes of one message: a map of 65,536 values is 2 MiB, as many signed entries as one `State` may carry less.
+    pub const MESSAGE: usize = 4 << 20;
+    /// Signed entries in one message: 16,384 of about 200 bytes stay within [`MESSAGE`].
+    pub const ENTRIES: usize = 16_384;
+    /// Swarms in one message: an image rarely has more than 127 layers; a returning node reports in several messages.
+    pub const SWARMS: usize = 256;
+    pub const ADDRESSES: usize = 8;
+    pub const PEERS: usize = 64;
+    /// Characters of a zone, rack, tag, repository or media type.
+    pub const NAME: usize = 256;
+}

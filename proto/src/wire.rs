@@ -1,0 +1,1 @@
+//! Protobuf form of the messages.
