@@ -1,1 +1,62 @@
-fn main() {}
+//! `shoal`: one binary for every part.
+
+mod cluster;
+mod demo;
+mod log;
+mod pull;
+mod serve;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Container images onto many machines: each byte leaves the registry once.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run this node: a mirror for container clients, and a peer of the other nodes
+    Daemon(serve::DaemonArguments),
+    /// Run the scheduler, which tells nodes of each other
+    Scheduler(serve::SchedulerArguments),
+    /// Start a cluster on this machine and watch it pull an image
+    Demo(demo::DemoArguments),
+    /// Pull an image through a node, with progress, into an OCI layout folder or nowhere
+    Pull(pull::PullArguments),
+    /// Show what a node holds, whom it talks to, and where its bytes came from
+    Status(status::StatusArguments),
+    /// Set up a cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+}
+
+/// Configuration and command line are wrong; clap uses the same code.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Where a library asks for the process's provider rather than being given one. Nobody installed one before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let result = match arguments.command {
+        Command::Daemon(arguments) => serve::daemon(arguments),
+        Command::Scheduler(arguments) => serve::scheduler(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Pull(arguments) => pull::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Cluster(command) => cluster::run(command),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("shoal: {error:#}");
+            let usage = error.is::<shoal_daemon::ConfigError>() || error.is::<shoal_scheduler::ConfigError>();
+            ExitCode::from(if usage { EXIT_USAGE } else { 1 })
+        }
+    }
+}

@@ -1,1 +1,17 @@
+//! One node: the only place that knows store, swarm, transport, origins and mirror together.
+//!
+//! [`Node::start`] constructs and connects everything, in one function; [`Node::stop`] drains it.
 
+mod admin;
+mod blobs;
+mod config;
+mod images;
+mod metrics;
+mod node;
+mod scrape;
+mod status;
+mod swarm;
+
+pub use config::{Config, ConfigError, ConfigFile};
+pub use node::{Node, StartError};
+pub use status::{BlobStatus, NodeStatus, PeerStatus, TransferStatus};

@@ -12,6 +12,10 @@ use bytes::Bytes;
 
 use crate::{BLOCK_SIZE, ChunkIndex, ChunkLayout};
 
+// 128 KiB fits every usize that Rust's standard library supports.
+#[allow(clippy::cast_possible_truncation)]
+const BLOCK_LEN: usize = BLOCK_SIZE as usize;
+
 /// The BLAKE3 chaining value of a chunk, or the root where the blob has one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChunkValue(pub [u8; 32]);
@@ -88,27 +92,12 @@ fn hash_block(layout: &ChunkLayout, start: u64, bytes: &[u8]) -> [u8; 32] {
 /// any other length gives values that match no entry.
 pub fn hash_chunk(layout: &ChunkLayout, index: ChunkIndex, bytes: &[u8]) -> (ChunkValue, BlockValues) {
     let start = layout.range(index).start;
-    // BLOCK_SIZE fits every usize that Rust's standard library with threads supports.
     let blocks = bytes
-        .chunks(BLOCK_SIZE as usize)
+        .chunks(BLOCK_LEN)
         .enumerate()
         .map(|(block, part)| hash_block(layout, start + block as u64 * BLOCK_SIZE, part));
     let values = BlockValues(blocks.collect());
     (values.merge(layout, index), values)
-}
-
-/// Whether these are the bytes of that block: what is read from disk to be served is checked with this.
-pub fn verify_block(
-    layout: &ChunkLayout,
-    index: ChunkIndex,
-    values: &BlockValues,
-    block: usize,
-    bytes: &[u8],
-) -> bool {
-    let range = block_range(layout, index, block);
-    bytes.len() as u64 == range.end - range.start
-        && !bytes.is_empty()
-        && values.get(block).is_some_and(|want| *want == hash_block(layout, range.start, bytes))
 }
 
 /// Bytes that passed a check. Only the check constructs it, and only what is wrapped in it is stored,
@@ -123,6 +112,37 @@ impl<T> Verified<T> {
 
     pub fn into_inner(self) -> T {
         self.0
+    }
+}
+
+impl Verified<Bytes> {
+    /// Checks consecutive whole blocks of a chunk, from block `first` on (the chunk's last block may be
+    /// shorter than [`BLOCK_SIZE`]): what is read from disk to be served is checked with this. `values` must
+    /// merge into the chunk's value.
+    pub fn blocks(
+        layout: &ChunkLayout,
+        index: ChunkIndex,
+        values: &BlockValues,
+        first: usize,
+        bytes: Bytes,
+    ) -> Result<Self, Mismatch> {
+        let matches = |(number, part): (usize, &[u8])| {
+            let block = first.saturating_add(number);
+            let range = block_range(layout, index, block);
+            part.len() as u64 == range.end - range.start
+                && values.get(block).is_some_and(|want| *want == hash_block(layout, range.start, part))
+        };
+        if !bytes.is_empty() && bytes.chunks(BLOCK_LEN).enumerate().all(matches) {
+            Ok(Self(bytes))
+        } else {
+            Err(Mismatch { index, len: bytes.len() })
+        }
+    }
+
+    /// A part of verified bytes is verified; the range is held within what is there.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let end = range.end.min(self.0.len());
+        Self(self.0.slice(range.start.min(end)..end))
     }
 }
 
@@ -255,9 +275,13 @@ mod tests {
             assert!(VerifiedChunk::check(&layout, index, bad.clone(), value).is_err());
             let last = (good.len() - 1) / BLOCK_SIZE as usize;
             let tail = last * BLOCK_SIZE as usize;
-            assert!(verify_block(&layout, index, &blocks, last, &good[tail..]));
-            assert!(!verify_block(&layout, index, &blocks, last, &bad[tail..]));
-            assert!(!verify_block(&layout, index, &blocks, last + 1, &[]));
+            let check = |first, bytes| Verified::blocks(&layout, index, &blocks, first, bytes);
+            assert_eq!(check(last, good.slice(tail..)).unwrap().get(), &good.slice(tail..));
+            assert_eq!(check(0, good.clone()).unwrap().slice(1..5).get(), &good.slice(1..5));
+            assert!(check(last, bad.slice(tail..)).is_err());
+            assert!(check(0, bad.clone()).is_err());
+            assert!(check(last, good.slice(tail + 1..)).is_err(), "a block cut short");
+            assert!(check(last + 1, Bytes::new()).is_err());
             assert_eq!(BlockValues::from_bytes(&layout, index, &blocks.to_bytes()).unwrap(), blocks);
         }
     }

@@ -31,7 +31,7 @@ impl ChunkSet {
     pub fn full(len: u32) -> Self {
         let mut set = Self { words: vec![u64::MAX; len.div_ceil(64) as usize], len, count: len };
         if let Some(last) = set.words.last_mut()
-            && len % 64 != 0
+            && !len.is_multiple_of(64)
         {
             *last = (1 << (len % 64)) - 1;
         }
@@ -126,7 +126,7 @@ impl ChunkSet {
             .chunks(8)
             .map(|part| part.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)))
             .collect();
-        let past_end = len % 64 != 0 && words.last().is_some_and(|word| word >> (len % 64) != 0);
+        let past_end = !len.is_multiple_of(64) && words.last().is_some_and(|word| word >> (len % 64) != 0);
         if past_end {
             return Err(ChunkSetError::PastEnd { len });
         }

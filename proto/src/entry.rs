@@ -56,6 +56,8 @@ pub enum EntryError {
     Root,
     #[error("this key cannot sign: a node's key is Ed25519")]
     Key,
+    #[error("{from} passed on a claim of {signer} as its own")]
+    NotOwn { from: NodeId, signer: NodeId },
 }
 
 // What is signed starts with what it is, so that one kind of claim never passes as another.
@@ -100,7 +102,18 @@ impl Entry {
     }
 }
 
+/// Tells a claim with its signature from every other.
+fn fingerprint(message: &[u8], signer: NodeId, signature: &[u8; 64]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(signer.as_bytes()).update(signature).update(message);
+    *hasher.finalize().as_bytes()
+}
+
 impl SignedEntry {
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        fingerprint(&self.entry.message(), self.entry.signer, &self.signature)
+    }
+
     /// Checks the signature and that the chunk exists.
     pub fn check(&self) -> Result<(), EntryError> {
         let index = self.entry.index;
@@ -127,6 +140,10 @@ impl Attestation {
 }
 
 impl SignedAttestation {
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        fingerprint(&self.attestation.message(), self.attestation.signer, &self.signature)
+    }
+
     /// Checks the signature.
     pub fn check(&self) -> Result<(), EntryError> {
         check(self.attestation.signer, &self.attestation.message(), &self.signature)

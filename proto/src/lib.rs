@@ -6,20 +6,24 @@
 mod chunk;
 mod chunk_map;
 mod chunk_set;
+mod claims;
 mod digest;
 mod entry;
 pub mod message;
 mod node;
+mod reference;
 mod swarm_id;
-mod wire;
+pub mod wire;
 
 pub use chunk::{BLOCK_SIZE, ChunkIndex, ChunkLayout, LayoutError, MAX_BLOB_SIZE};
 pub use chunk_map::{
-    BlockValues, ChunkMap, ChunkValue, MapError, Mismatch, Verified, VerifiedChunk, hash_chunk, verify_block,
+    BlockValues, ChunkMap, ChunkValue, MapError, Mismatch, Verified, VerifiedChunk, hash_chunk,
 };
 pub use chunk_set::{ChunkSet, ChunkSetError};
+pub use claims::ClaimChecker;
 pub use digest::{Algorithm, Digest, DigestError};
 pub use entry::{Attestation, Entry, EntryError, LeaseToken, SignedAttestation, SignedEntry};
 pub use libp2p_identity::Keypair;
 pub use node::{NodeId, NodeIdError};
+pub use reference::{Reference, ReferenceError, Repository, Tag};
 pub use swarm_id::{RegistryName, RegistryNameError, SwarmId};

@@ -210,6 +210,7 @@ pub enum PeerMessage {
 
 /// What backs the chunks of a [`PeerMessage::State`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and next to vectors that are far larger")]
 pub enum Proof {
     /// An entry for each chunk.
     Entries(Vec<SignedEntry>),

@@ -61,7 +61,8 @@ impl FromStr for RegistryName {
             Some((host, port)) if !port.contains(']') => (host, Some(port)),
             _ => (lower.as_str(), None),
         };
-        let port_ok = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|n| n != 0 && p.len() <= 5));
+        let port_ok = port
+            .is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|n| n != 0));
         if is_host(host) && port_ok { Ok(Self(lower.into())) } else { Err(refuse()) }
     }
 }
@@ -126,8 +127,8 @@ mod tests {
     fn hostile_names_are_refused() {
         let long = "a.".repeat(200);
         for text in [
-            "", "a/b", "http://a", "a:0", "a:99999", "a b", "a..b", "-a", "é.io", "a@b", "[::1", "a:",
-            "a:1:2", &long, "[zz]", "a\n",
+            "", "a/b", "http://a", "a:0", "a:+80", "a:99999", "a b", "a..b", "-a", "é.io", "a@b", "[::1",
+            "a:", "a:1:2", &long, "[zz]", "a\n",
         ] {
             assert!(text.parse::<RegistryName>().is_err(), "{text}");
         }

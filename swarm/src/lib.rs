@@ -1,1 +1,12 @@
+//! The two protocol machines of Shoal: [`peer`] decides what one node asks of whom next, [`tracker`] decides who may
+//! read from an origin and who are neighbours.
+//!
+//! This crate is *pure*: no runtime, no sockets, no files, no clock, no randomness of its own. A driver feeds
+//! events with the present [`Time`] and carries out the actions that the machine returns; production and the simulator
+//! run the same code. Iteration is over ordered maps and seeded draws only, so that a seed repeats a run.
 
+pub mod peer;
+mod time;
+pub mod tracker;
+
+pub use time::Time;

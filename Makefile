@@ -1,0 +1,35 @@
+# Targets: build, demo, test, check, deps. Everything else is plain cargo.
+
+CARGO ?= cargo
+SHOAL := $(or $(CARGO_TARGET_DIR),target)/debug/shoal
+
+.PHONY: build demo test check deps rust
+
+build: rust
+	@start=$$(date +%s); $(CARGO) build -p shoal-cli; \
+	 status=$$?; echo "build: $$(( $$(date +%s) - start )) s"; exit $$status
+
+# A scheduler, a registry and several nodes on this machine, pulling one image at once. Needs nothing
+# beyond what building needs. More: `make demo ARGS='--nodes 8'`.
+demo: build
+	$(SHOAL) demo $(ARGS)
+
+# Unit tests, then whole clusters with real clients; those that cannot run here say so and are skipped,
+# unless CI=true. Everything is built in one go first, because the tests start the `shoal` binary.
+test: rust
+	@deploy/install-test-programs || echo "tests that need these programs will be skipped"
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace
+
+check: rust
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test --workspace --test layout
+
+# The registry and the clients that the tests use.
+deps:
+	@deploy/install-test-programs
+
+rust:
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.90 or newer, https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || command -v gcc >/dev/null || { echo "a C compiler is missing: install gcc" >&2; exit 1; }

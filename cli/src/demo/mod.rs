@@ -1,0 +1,95 @@
+//! `shoal demo`: a scheduler, an origin and some nodes on this machine, all real processes but for the origin; every
+//! node pulls the same image at the same moment.
+
+mod cluster;
+mod origin;
+mod report;
+mod sample;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use bytesize::ByteSize;
+use clap::Args;
+
+use crate::pull::{ImageName, Progress, Puller};
+use cluster::Cluster;
+use origin::Origin;
+use report::{NodeReport, Report};
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// How many nodes pull
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=32))]
+    nodes: u8,
+    /// Pull this image from its own registry instead of the embedded one (needs the internet)
+    #[arg(long, value_name = "REF")]
+    image: Option<ImageName>,
+    /// Size of the embedded image's largest layer
+    #[arg(long, default_value = "200MiB")]
+    size: ByteSize,
+    /// Which image of an index, as os/architecture
+    #[arg(long, default_value_t = crate::pull::host_platform())]
+    platform: String,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            done = demo(arguments) => done,
+            // What was started ends with this future, and its folder goes.
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    })
+}
+
+async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
+    let say = |text: &str| {
+        if !arguments.json {
+            println!("{text}");
+        }
+    };
+    let (origin, image) = match &arguments.image {
+        Some(image) => (None, image.clone()),
+        None => {
+            say(&format!("making an image whose largest layer has {}", arguments.size));
+            let sample = sample::make(arguments.size.as_u64())?;
+            let origin = Origin::start(sample).await?;
+            (Some(origin), origin::IMAGE.parse()?)
+        }
+    };
+    say(&format!("starting a scheduler and {} nodes", arguments.nodes));
+    let cluster = Cluster::start(arguments.nodes, origin.as_ref().map(Origin::address)).await?;
+    say(&format!("every node pulls {image} now"));
+    let started = Instant::now();
+    let pulls = cluster.nodes().iter().map(|node| {
+        let (mirror, platform, image) = (node.mirror.clone(), arguments.platform.clone(), image.clone());
+        tokio::spawn(
+            async move { Puller::new(&mirror, platform, None, Progress::hidden())?.pull(&image).await },
+        )
+    });
+    let pulls: Vec<_> = pulls.collect();
+    let mut nodes = Vec::new();
+    for (node, pull) in cluster.nodes().iter().zip(pulls) {
+        let pulled = pull.await.context("a pull panicked")?;
+        let status = node.status().await?;
+        nodes.push(NodeReport::new(node.name.clone(), pulled, &status));
+    }
+    let elapsed = started.elapsed();
+    let report = Report::new(image.to_string(), nodes, elapsed, origin.as_ref().map(Origin::log));
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    if report.all_match {
+        return Ok(ExitCode::SUCCESS);
+    }
+    cluster.print_logs();
+    Ok(ExitCode::FAILURE)
+}

@@ -1,0 +1,293 @@
+//! A client's read of a range of a blob, wherever its bytes are by now.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use shoal_proto::{BLOCK_SIZE, ChunkLayout};
+use shoal_registry_proxy::{Piece, ReadFailure, Source};
+use shoal_store::{ReadError, Reader};
+use tracing::warn;
+
+use super::active::{ActiveBlob, Failure, Phase, Wanted};
+use super::blocks::{self, ReadFault};
+use super::service::{BlobService, Opened};
+use crate::swarm::Input;
+
+/// A body that will be complete within this is held until its digest matched.
+const HOLD: Duration = Duration::from_secs(10);
+/// Before this the pace of a download says nothing.
+const PACE_AFTER: Duration = Duration::from_secs(1);
+/// Without any progress for so long a client is told, before it gives up by itself after 30 s.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// The same where the origin has said already that it cannot answer.
+const PATIENCE_IN_OUTAGE: Duration = Duration::from_secs(6);
+/// A blob that was complete may turn out corrupt on disk and be repaired; more often than this per read
+/// the disk is broken.
+const MAX_REPAIRS: u32 = 8;
+
+/// The bytes of `range` in order, verified. Begins the download if they are not here.
+pub(crate) fn reading(
+    service: BlobService,
+    wanted: Wanted,
+    range: Range<u64>,
+) -> impl Stream<Item = Result<Piece, ReadFailure>> + Send + 'static {
+    let reading = Reading::new(service, wanted, range);
+    futures_util::stream::unfold(Some(reading), |reading| async move {
+        let mut reading = reading?;
+        match reading.next().await {
+            Ok(Some(piece)) => Some((Ok(piece), Some(reading))),
+            Ok(None) => None,
+            Err(failure) => Some((Err(failure), None)),
+        }
+    })
+}
+
+enum From {
+    Nowhere,
+    Disk(Reader),
+    Download(Watching),
+}
+
+struct Reading {
+    service: BlobService,
+    wanted: Wanted,
+    range: Range<u64>,
+    from: From,
+    source: Source,
+    /// The round whose bytes were given out already.
+    given_round: Option<u32>,
+    repairs: u32,
+    /// Bytes read and not given out, in pieces of a block.
+    ready: Option<blocks::Piece>,
+}
+
+/// A place among the readers of a download.
+struct Watching {
+    blob: Arc<ActiveBlob>,
+    changes: tokio::sync::watch::Receiver<u64>,
+    service: BlobService,
+    reader: u64,
+    since: Instant,
+    progress: Instant,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.blob.reader_left();
+        let input = Input::Unwant { blob: self.blob.clone(), reader: self.reader };
+        self.service.swarm().send_later(input);
+    }
+}
+
+impl Reading {
+    fn new(service: BlobService, wanted: Wanted, range: Range<u64>) -> Self {
+        Self {
+            service,
+            wanted,
+            range,
+            from: From::Nowhere,
+            source: Source::Local,
+            given_round: None,
+            repairs: 0,
+            ready: None,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Piece>, ReadFailure> {
+        loop {
+            if let Some(piece) = self.give() {
+                return Ok(Some(piece));
+            }
+            if self.range.start >= self.range.end {
+                return Ok(None);
+            }
+            match std::mem::replace(&mut self.from, From::Nowhere) {
+                From::Nowhere => self.open().await?,
+                From::Disk(reader) => {
+                    let range = self.range.clone();
+                    self.read(reader, range, None).await?;
+                }
+                From::Download(watching) => self.follow(watching).await?,
+            }
+        }
+    }
+
+    /// The next piece of what was read: small, so that a slow client holds little.
+    fn give(&mut self) -> Option<Piece> {
+        let ready = self.ready.as_mut()?;
+        let size = usize::try_from(BLOCK_SIZE).unwrap_or(usize::MAX).min(ready.bytes.len());
+        let bytes: Bytes = ready.bytes.split_to(size);
+        if ready.bytes.is_empty() {
+            self.ready = None;
+        }
+        self.range.start += bytes.len() as u64;
+        self.service.metrics().client_bytes.get_or_create(&self.source.into()).inc_by(bytes.len() as u64);
+        Some(Piece { bytes, source: self.source })
+    }
+
+    async fn open(&mut self) -> Result<(), ReadFailure> {
+        let opened = self.service.open(self.wanted.clone()).await;
+        match opened.map_err(|error| ReadFailure::Unavailable(error.to_string()))? {
+            Opened::Local => self.open_complete().await,
+            Opened::Active(blob) => {
+                self.from = From::Download(self.watch(blob).await);
+                Ok(())
+            }
+        }
+    }
+
+    async fn watch(&self, blob: Arc<ActiveBlob>) -> Watching {
+        blob.reader_came();
+        let reader = self.service.next_reader();
+        let now = Instant::now();
+        let service = self.service.clone();
+        let changes = blob.subscribe();
+        let watching = Watching { blob, changes, service, reader, since: now, progress: now };
+        let chunks = watching.blob.layout.chunks_of(&self.range);
+        let want = Input::Want { blob: watching.blob.clone(), reader, chunks };
+        self.service.swarm().send(want).await;
+        watching
+    }
+
+    async fn open_complete(&mut self) -> Result<(), ReadFailure> {
+        let (store, digest) = (self.service.store().clone(), self.wanted.digest);
+        let reader = tokio::task::spawn_blocking(move || store.reader(&digest)).await;
+        match reader {
+            Ok(Ok(reader)) => {
+                self.from = From::Disk(reader);
+                Ok(())
+            }
+            // Evicted since it was opened: it is fetched again.
+            Ok(Err(ReadError::Missing { .. })) => self.count_repair(),
+            Ok(Err(error)) => Err(ReadFailure::Unavailable(error.to_string())),
+            Err(_) => Err(ReadFailure::Stopping),
+        }
+    }
+
+    fn count_repair(&mut self) -> Result<(), ReadFailure> {
+        self.repairs += 1;
+        if self.repairs > MAX_REPAIRS {
+            return Err(ReadFailure::Unavailable("the disk loses what is written to it".into()));
+        }
+        Ok(())
+    }
+
+    /// Reads on; `download` is where to go on afterwards unless the blob was complete.
+    async fn read(
+        &mut self,
+        reader: Reader,
+        range: Range<u64>,
+        download: Option<Watching>,
+    ) -> Result<(), ReadFailure> {
+        let (reader, read) = self.service.budget().read(reader, range).await;
+        match read {
+            Ok(piece) => {
+                self.ready = Some(piece);
+                self.from = match (download, reader) {
+                    (Some(watching), _) => From::Download(watching),
+                    (None, Some(reader)) => From::Disk(reader),
+                    (None, None) => From::Nowhere,
+                };
+                Ok(())
+            }
+            Err(ReadFault::Read(ReadError::Corrupt { index, blob })) => {
+                warn!(%blob, chunk = %index, "corrupt on disk; repairing from the swarm");
+                self.service.metrics().chunks_corrupt.inc();
+                self.count_repair()
+            }
+            Err(ReadFault::Read(ReadError::Missing { .. })) => self.count_repair(),
+            Err(ReadFault::Read(error)) => Err(ReadFailure::Unavailable(error.to_string())),
+            Err(ReadFault::Stopping) => Err(ReadFailure::Stopping),
+        }
+    }
+
+    /// Waits for the next bytes of a download that may be given out, and reads them.
+    async fn follow(&mut self, mut watching: Watching) -> Result<(), ReadFailure> {
+        watching.changes.mark_unchanged();
+        let blob = watching.blob.clone();
+        let round = blob.swarm().round;
+        if self.given_round.is_some_and(|given| given != round) {
+            let reason = format!("{} turned out wrong after a part of it was sent", blob.digest);
+            return Err(ReadFailure::Corrupt(reason));
+        }
+        match blob.phase() {
+            Phase::Complete => {
+                self.source = blob.first_source().unwrap_or(Source::Local);
+                // `from` stays nowhere if the blob was evicted already, and it is opened anew.
+                return self.open_complete().await;
+            }
+            Phase::Failed(failure) => return Err(failed(&failure)),
+            Phase::Fetching => {}
+        }
+        match streamable(&blob, &watching, &self.range) {
+            Some(range) => {
+                self.source = blob.first_source().unwrap_or(Source::Local);
+                let (store, swarm) = (self.service.store().clone(), blob.swarm());
+                match tokio::task::spawn_blocking(move || store.partial_reader(&swarm)).await {
+                    Ok(Ok(reader)) => {
+                        self.given_round = Some(round);
+                        watching.progress = Instant::now();
+                        self.read(reader, range, Some(watching)).await
+                    }
+                    // Just became complete, or a new round began: look again.
+                    Ok(Err(_)) => {
+                        self.from = From::Download(watching);
+                        self.count_repair()
+                    }
+                    Err(_) => Err(ReadFailure::Stopping),
+                }
+            }
+            None => {
+                watching.wait().await?;
+                self.from = From::Download(watching);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Watching {
+    /// Until something changed, or the hold may be over.
+    async fn wait(&mut self) -> Result<(), ReadFailure> {
+        let outage = self.blob.outage();
+        let patience = if outage.is_some() { PATIENCE_IN_OUTAGE } else { PATIENCE };
+        let Some(left) = patience.checked_sub(self.progress.elapsed()) else {
+            let reason = outage.unwrap_or_else(|| "no chunk arrived from peers or origin".into());
+            return Err(ReadFailure::Unavailable(format!("{}: {reason}", self.blob.digest)));
+        };
+        // The hold ends by time too, so look again twice a second.
+        let look_again = left.min(Duration::from_millis(500));
+        match tokio::time::timeout(look_again, self.changes.changed()).await {
+            Ok(Ok(())) => self.progress = Instant::now(),
+            Ok(Err(_)) => return Err(ReadFailure::Stopping),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn failed(failure: &Failure) -> ReadFailure {
+    match failure {
+        Failure::WrongBytes => ReadFailure::Corrupt(failure.to_string()),
+        _ => ReadFailure::Unavailable(failure.to_string()),
+    }
+}
+
+/// What of `range` may be given out before the digest matched: nothing while the body is held, and never the
+/// blob's last bytes.
+fn streamable(blob: &ActiveBlob, watching: &Watching, range: &Range<u64>) -> Option<Range<u64>> {
+    let elapsed = watching.since.elapsed();
+    let soon = blob.remaining().is_none_or(|rest| elapsed + rest < HOLD);
+    if elapsed < HOLD && (elapsed < PACE_AFTER || soon) {
+        return None;
+    }
+    let layout: &ChunkLayout = &blob.layout;
+    let ready = blob.ready(&layout.chunks_of(range))?;
+    let last = layout.count().saturating_sub(1);
+    let end = layout.range(shoal_proto::ChunkIndex(ready.end.min(last).saturating_sub(1))).end;
+    let end = if ready.start < last { end.min(range.end) } else { range.start };
+    (range.start < end).then_some(range.start..end)
+}

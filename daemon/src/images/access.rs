@@ -1,0 +1,203 @@
+//! Who may read a repository: the origin's word, remembered for a while.
+//!
+//! A cached image is served to a caller only if the origin serves its repository to anybody, or has lately
+//! served it to this very caller. Verdicts about callers stay in memory; that a repository is open to
+//! anybody is kept on disk and told to the cluster.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use shoal_origin::{Failure, Identity, IdentityKey, Origin, OriginError};
+use shoal_proto::message::NodeMessage;
+use shoal_proto::{RegistryName, Repository};
+use shoal_registry_proxy::Caller;
+use shoal_store::Store;
+
+use super::identity::candidates;
+use super::resolve::{age_of, look_up, noted, unix_now};
+use crate::config::Freshness;
+use crate::swarm::TrackerQueries;
+
+/// Verdicts in memory: a node's pods rarely use more than some hundred identities times repositories.
+const MAX_VERDICTS: usize = 10_000;
+/// A repository that refused anonymous access is not asked anonymously again for this long.
+const CLOSED_FOR: Duration = Duration::from_secs(600);
+
+type RepositoryKey = (RegistryName, Repository);
+
+/// What was found out about a caller and a repository.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    /// As whom the origin let us read.
+    pub identity: Identity,
+    /// Whether it lets anybody.
+    pub public: bool,
+}
+
+/// Why nobody answered a question to an origin.
+#[derive(Clone, Debug)]
+pub(crate) enum AskError {
+    /// The origin said no to every identity that this caller may use.
+    Refused(OriginError),
+    /// The origin cannot be asked now; an earlier answer may do.
+    Outage(OriginError),
+}
+
+#[derive(Debug, Default)]
+struct Verdicts {
+    granted: HashMap<(RepositoryKey, IdentityKey), Instant>,
+    closed: HashMap<RepositoryKey, Instant>,
+}
+
+/// Remembers verdicts and asks for new ones.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    store: Store,
+    tracker: TrackerQueries,
+    freshness: Freshness,
+    verdicts: Arc<Mutex<Verdicts>>,
+}
+
+impl Access {
+    pub(crate) fn new(store: Store, tracker: TrackerQueries, freshness: Freshness) -> Self {
+        Self { store, tracker, freshness, verdicts: Arc::default() }
+    }
+
+    /// A verdict that is fresh enough to go by without asking.
+    pub(crate) fn fresh(
+        &self,
+        registry: &RegistryName,
+        repository: &Repository,
+        caller: &Caller,
+    ) -> Option<Grant> {
+        self.remembered(registry, repository, caller, self.freshness.access_ttl)
+    }
+
+    /// A verdict to go by while the origin cannot be asked; the cluster's word on open repositories counts.
+    pub(crate) async fn during_outage(
+        &self,
+        registry: &RegistryName,
+        repository: &Repository,
+        caller: &Caller,
+    ) -> Option<Grant> {
+        if let Some(grant) = self.remembered(registry, repository, caller, self.freshness.max_stale) {
+            return Some(grant);
+        }
+        self.tracker
+            .is_anonymous(registry, repository)
+            .await
+            .then_some(Grant { identity: Identity::Anonymous, public: true })
+    }
+
+    fn remembered(
+        &self,
+        registry: &RegistryName,
+        repository: &Repository,
+        caller: &Caller,
+        max_age: Duration,
+    ) -> Option<Grant> {
+        let open = look_up(self.store.anonymous(registry, repository.as_str())).filter(|at| *at > 0);
+        if open.is_some_and(|at| age_of(at) <= max_age) {
+            return Some(Grant { identity: Identity::Anonymous, public: true });
+        }
+        let key = (registry.clone(), repository.clone());
+        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        candidates(caller).into_iter().find_map(|identity| {
+            let when = verdicts.granted.get(&(key.clone(), identity.key()))?;
+            (when.elapsed() <= max_age).then_some(Grant { identity, public: false })
+        })
+    }
+
+    /// Asks the origin as each identity that the caller may use, until one is let in, and remembers who was.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        origin: &Origin,
+        repository: &Repository,
+        caller: &Caller,
+        question: impl Fn(Identity) -> F,
+    ) -> Result<(Grant, T), AskError>
+    where
+        F: Future<Output = Result<T, OriginError>>,
+    {
+        let [anonymous, own] = candidates(caller);
+        let mut challenge = None;
+        if !self.is_closed(origin.name(), repository) {
+            match question(anonymous.clone()).await {
+                Ok(answer) => {
+                    self.granted(origin.name(), repository, &anonymous);
+                    return Ok((Grant { identity: anonymous, public: true }, answer));
+                }
+                Err(error) if error.is_outage() => return Err(AskError::Outage(error)),
+                Err(error) => {
+                    if is_closed(error.failure()) {
+                        self.closed(origin.name(), repository);
+                    }
+                    challenge = Some(error);
+                }
+            }
+        }
+        match question(own.clone()).await {
+            Ok(answer) => {
+                self.granted(origin.name(), repository, &own);
+                Ok((Grant { identity: own, public: false }, answer))
+            }
+            Err(error) if error.is_outage() => Err(AskError::Outage(error)),
+            Err(error) => Err(AskError::Refused(more_telling(challenge, error))),
+        }
+    }
+
+    fn is_closed(&self, registry: &RegistryName, repository: &Repository) -> bool {
+        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let when = verdicts.closed.get(&(registry.clone(), repository.clone()));
+        when.is_some_and(|when| when.elapsed() <= CLOSED_FOR)
+    }
+
+    fn closed(&self, registry: &RegistryName, repository: &Repository) {
+        // The time 0 is too long ago for anybody.
+        noted(self.store.put_anonymous(registry, repository.as_str(), 0));
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        trim(&mut verdicts.closed);
+        verdicts.closed.insert((registry.clone(), repository.clone()), Instant::now());
+    }
+
+    fn granted(&self, registry: &RegistryName, repository: &Repository, identity: &Identity) {
+        if matches!(identity, Identity::Anonymous) {
+            noted(self.store.put_anonymous(registry, repository.as_str(), unix_now()));
+            self.tracker.tell(NodeMessage::Anonymous {
+                registry: registry.clone(),
+                repository: repository.as_str().into(),
+            });
+            return;
+        }
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        trim(&mut verdicts.granted);
+        let key = ((registry.clone(), repository.clone()), identity.key());
+        verdicts.granted.insert(key, Instant::now());
+    }
+}
+
+/// Makes room by dropping the older half.
+fn trim<K: Eq + std::hash::Hash + Clone>(map: &mut HashMap<K, Instant>) {
+    if map.len() < MAX_VERDICTS {
+        return;
+    }
+    let mut times: Vec<Instant> = map.values().copied().collect();
+    times.sort_unstable();
+    if let Some(median) = times.get(times.len() / 2).copied() {
+        map.retain(|_, when| *when > median);
+    }
+}
+
+fn is_closed(failure: &Failure) -> bool {
+    matches!(failure, Failure::Unauthorized { .. } | Failure::Forbidden)
+}
+
+/// Of two refusals the one that helps the caller: what was said to credentials, unless they only brought
+/// a "not found" to the challenge that anonymous access got.
+fn more_telling(earlier: Option<OriginError>, later: OriginError) -> OriginError {
+    match earlier {
+        Some(earlier) if matches!(later.failure(), Failure::Credentials(_)) => earlier,
+        _ => later,
+    }
+}

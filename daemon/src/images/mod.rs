@@ -1,0 +1,14 @@
+//! The mirror's semantics: who may read what, how fresh a tag is, and how manifests and blobs are found.
+
+mod access;
+mod backend;
+mod identity;
+mod manifest;
+mod refusals;
+mod resolve;
+mod tags;
+
+pub(crate) use access::Access;
+pub(crate) use backend::Mirror;
+pub(crate) use resolve::Resolver;
+pub(crate) use tags::Tags;

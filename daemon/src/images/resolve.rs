@@ -1,0 +1,278 @@
+//! From a caller's reference to a digest, a size and the right to read it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use shoal_origin::Origin;
+use shoal_proto::message::{NodeMessage, TagRecord};
+use shoal_proto::{Digest, Reference, RegistryName, Repository, Tag};
+use shoal_registry_proxy::{Accept, Caller, Refusal};
+use shoal_store::{Store, StoreError};
+use tracing::warn;
+
+use super::access::{Access, AskError, Grant};
+use super::backend::MAX_MANIFEST;
+use super::manifest::Children;
+use super::refusals::{Subject, refusal};
+use super::tags::{Resolved, Tags};
+use crate::swarm::TrackerQueries;
+
+/// What a manifest is where nobody said: registries must accept and deliver this one.
+pub(super) const DEFAULT_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Resolves what callers name. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolver {
+    access: Access,
+    tags: Tags,
+    store: Store,
+    tracker: TrackerQueries,
+}
+
+impl Resolver {
+    pub(crate) fn new(access: Access, tags: Tags, store: Store, tracker: TrackerQueries) -> Self {
+        Self { access, tags, store, tracker }
+    }
+
+    pub(crate) async fn tag(
+        &self,
+        origin: &Origin,
+        repository: &Repository,
+        tag: &Tag,
+        accept: &Accept,
+        caller: &Caller,
+    ) -> Result<Resolved, Refusal> {
+        let resolved = self.tags.resolve(origin, repository, tag, accept, caller).await?;
+        if let Some(size) = resolved.size {
+            self.note_manifest(origin.name(), repository, &resolved, size);
+        }
+        Ok(resolved)
+    }
+
+    /// A manifest by digest. That this repository holds it is known from an index or tag that was read through
+    /// it; otherwise the origin is asked: to possess a digest is no right to read.
+    pub(crate) async fn manifest(
+        &self,
+        origin: &Origin,
+        repository: &Repository,
+        digest: &Digest,
+        accept: &Accept,
+        caller: &Caller,
+    ) -> Result<Resolved, Refusal> {
+        let known = self.known(origin.name(), repository, digest);
+        if let Some((size, media_type)) = known.clone()
+            && let Some(grant) = self.access.fresh(origin.name(), repository, caller)
+        {
+            return Ok(Resolved { digest: *digest, size: Some(size), media_type, grant, stale: None });
+        }
+        let reference = Reference::Digest(*digest);
+        let accept = header(accept);
+        let question = |identity| {
+            let (reference, accept) = (reference.clone(), accept.clone());
+            async move { origin.head_manifest(repository, &reference, &accept, &identity).await }
+        };
+        match self.access.ask(origin, repository, caller, question).await {
+            Ok((grant, head)) => {
+                let media_type = head.media_type.unwrap_or_else(|| DEFAULT_MEDIA_TYPE.to_owned());
+                let resolved = Resolved { digest: *digest, size: head.size, media_type, grant, stale: None };
+                if let Some(size) = resolved.size {
+                    self.note_manifest(origin.name(), repository, &resolved, size);
+                }
+                Ok(resolved)
+            }
+            Err(AskError::Refused(error)) => Err(refusal(&error, Subject::Manifest)),
+            Err(AskError::Outage(error)) => {
+                let gone = || refusal(&error, Subject::Manifest);
+                let grant =
+                    self.access.during_outage(origin.name(), repository, caller).await.ok_or_else(gone)?;
+                let (size, media_type) = match known {
+                    Some(known) => known,
+                    None => {
+                        self.known_in_cluster(origin.name(), repository, digest).await.ok_or_else(gone)?
+                    }
+                };
+                Ok(Resolved { digest: *digest, size: Some(size), media_type, grant, stale: None })
+            }
+        }
+    }
+
+    /// A blob's size, and as whom the origin gives it.
+    pub(crate) async fn blob(
+        &self,
+        origin: &Origin,
+        repository: &Repository,
+        digest: &Digest,
+        caller: &Caller,
+    ) -> Result<(Grant, u64), Refusal> {
+        let known = look_up(self.store.link(origin.name(), repository.as_str(), digest));
+        if let Some(size) = known
+            && let Some(grant) = self.access.fresh(origin.name(), repository, caller)
+        {
+            return Ok((grant, size));
+        }
+        let question = |identity| async move { origin.head_blob(repository, digest, &identity).await };
+        match self.access.ask(origin, repository, caller, question).await {
+            Ok((grant, size)) => {
+                self.note_link(origin.name(), repository, digest, size, grant.public);
+                Ok((grant, size))
+            }
+            Err(AskError::Refused(error)) => Err(refusal(&error, Subject::Blob)),
+            Err(AskError::Outage(error)) => {
+                let gone = || refusal(&error, Subject::Blob);
+                let grant =
+                    self.access.during_outage(origin.name(), repository, caller).await.ok_or_else(gone)?;
+                Ok((grant, known.ok_or_else(gone)?))
+            }
+        }
+    }
+
+    /// The length of a manifest that the registry did not tell.
+    pub(crate) async fn measure(
+        &self,
+        origin: &Origin,
+        repository: &Repository,
+        resolved: &Resolved,
+    ) -> Result<u64, Refusal> {
+        let reference = Reference::Digest(resolved.digest);
+        let accept: Vec<HeaderValue> = HeaderValue::from_str(&resolved.media_type).into_iter().collect();
+        let body = origin
+            .get_manifest(repository, &reference, &accept, MAX_MANIFEST, &resolved.grant.identity)
+            .await;
+        let size = body.map_err(|error| refusal(&error, Subject::Manifest))?.bytes.len() as u64;
+        self.note_manifest(origin.name(), repository, resolved, size);
+        Ok(size)
+    }
+
+    /// Whether what is cached under this digest may be given to callers of this registry: a blob that came from
+    /// a private repository is not given to those who know its digest from another registry.
+    pub(crate) fn may_share(&self, origin: &Origin, digest: &Digest) -> Result<(), Refusal> {
+        let Some(complete) = self.store.complete(digest) else { return Ok(()) };
+        let from = &complete.swarm.origin;
+        if from == origin.name() || look_up(self.store.link(from, PUBLIC, digest)).is_some() {
+            return Ok(());
+        }
+        Err(Refusal::Denied {
+            reason: format!("{digest} is cached from a private repository of another registry"),
+        })
+    }
+
+    /// Notes what a manifest that was read through this repository refers to.
+    pub(crate) async fn note_children(
+        &self,
+        origin: &Origin,
+        repository: &Repository,
+        grant: &Grant,
+        children: &Children,
+    ) {
+        let (this, registry, repository) = (self.clone(), origin.name().clone(), repository.clone());
+        let (children, public) = (children.clone(), grant.public);
+        let note = move || {
+            for child in children.manifests.iter().chain(&children.blobs) {
+                this.note_link(&registry, &repository, &child.digest, child.size, public);
+            }
+            for manifest in &children.manifests {
+                this.note_media_type(&manifest.digest, &manifest.media_type);
+            }
+        };
+        if tokio::task::spawn_blocking(note).await.is_err() {
+            warn!("the node stops while it notes a manifest's children");
+        }
+    }
+
+    fn known(
+        &self,
+        registry: &RegistryName,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Option<(u64, String)> {
+        let size = look_up(self.store.link(registry, repository.as_str(), digest))?;
+        let media_type = look_up(self.store.media_type(digest))?;
+        Some((size, media_type))
+    }
+
+    async fn known_in_cluster(
+        &self,
+        registry: &RegistryName,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Option<(u64, String)> {
+        let record = self.tracker.tag(registry, repository, &digest.to_string()).await?;
+        (record.digest == *digest).then(|| (record.size, record.media_type.into()))
+    }
+
+    fn note_manifest(
+        &self,
+        registry: &RegistryName,
+        repository: &Repository,
+        resolved: &Resolved,
+        size: u64,
+    ) {
+        // Told once: the link is there the next time.
+        if self.known(registry, repository, &resolved.digest).is_some() {
+            return;
+        }
+        self.note_link(registry, repository, &resolved.digest, size, resolved.grant.public);
+        self.note_media_type(&resolved.digest, &resolved.media_type);
+        if resolved.grant.public {
+            self.tracker.tell(NodeMessage::Tag(TagRecord {
+                registry: registry.clone(),
+                repository: repository.as_str().into(),
+                tag: resolved.digest.to_string().into(),
+                digest: resolved.digest,
+                size,
+                media_type: resolved.media_type.as_str().into(),
+                age: Duration::ZERO,
+            }));
+        }
+    }
+
+    fn note_link(
+        &self,
+        registry: &RegistryName,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+        public: bool,
+    ) {
+        noted(self.store.put_link(registry, repository.as_str(), digest, size));
+        if public {
+            noted(self.store.put_link(registry, PUBLIC, digest, size));
+        }
+    }
+
+    fn note_media_type(&self, digest: &Digest, media_type: &str) {
+        noted(self.store.put_media_type(digest, media_type));
+    }
+}
+
+/// No repository has this name: a link under it says that the registry gives the blob to anybody.
+const PUBLIC: &str = "";
+
+/// A fact that cannot be read is a fact that is not known; the origin is asked.
+pub(super) fn look_up<T>(found: Result<Option<T>, StoreError>) -> Option<T> {
+    found.unwrap_or_else(|error| {
+        warn!(%error, "cannot read what is known of an image");
+        None
+    })
+}
+
+/// A fact that cannot be kept is only missed in an outage.
+pub(super) fn noted(kept: Result<(), StoreError>) {
+    if let Err(error) = kept {
+        warn!(%error, "cannot keep what is known of an image");
+    }
+}
+
+pub(super) fn header(accept: &Accept) -> Vec<HeaderValue> {
+    HeaderValue::from_str(accept.as_str()).into_iter().filter(|value| !value.is_empty()).collect()
+}
+
+/// Seconds since 1970 by this machine's clock.
+pub(super) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// How long ago that was; a time in the future is now.
+pub(super) fn age_of(at: u64) -> Duration {
+    Duration::from_secs(unix_now().saturating_sub(at))
+}

@@ -1,0 +1,60 @@
+//! What a node says of itself to people and programs: the admin endpoint's `/status`.
+
+use serde::{Deserialize, Serialize};
+
+/// A node at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its `PeerId`.
+    pub node: String,
+    pub version: String,
+    /// Whether it has a session with a scheduler.
+    pub scheduler: bool,
+    pub store: StoreStatus,
+    pub blobs: Vec<BlobStatus>,
+    pub peers: Vec<PeerStatus>,
+    pub transfer: TransferStatus,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoreStatus {
+    pub used_bytes: u64,
+    pub capacity_bytes: Option<u64>,
+    pub free_bytes: u64,
+}
+
+/// A blob on this node's disk, whole or in part.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BlobStatus {
+    pub digest: String,
+    pub size: u64,
+    pub held_chunks: u32,
+    pub total_chunks: u32,
+    /// Whether its digest matched.
+    pub complete: bool,
+    pub pinned: bool,
+}
+
+/// A neighbour that this node has a link to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerStatus {
+    pub node: String,
+    pub address: String,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+    pub rtt_us: u64,
+}
+
+/// Bytes since the node started.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct TransferStatus {
+    /// Bodies received from origins, manifests included.
+    pub origin_received_bytes: u64,
+    /// Chunks received from peers that matched.
+    pub peer_received_bytes: u64,
+    pub chunks_rejected: u64,
+    /// Blobs handed to clients, by where they came from.
+    pub client_local_bytes: u64,
+    pub client_swarm_bytes: u64,
+    pub client_origin_bytes: u64,
+}

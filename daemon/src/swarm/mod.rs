@@ -1,0 +1,19 @@
+//! One node's part in the swarms: drives `shoal_swarm`'s peer machine with sockets, disk and origin.
+
+mod actions;
+mod driver;
+mod fetch;
+mod finish;
+mod inbox;
+mod origin_read;
+mod restore;
+mod serve;
+mod tracker_link;
+mod write;
+
+pub(crate) use driver::{Driver, DriverParts};
+pub(crate) use inbox::{Inbox, Input, Joining, Restored, SwarmHandle};
+pub(crate) use restore::{complete_proof, restore, watch_losses};
+pub(crate) use serve::SwarmServer;
+pub(crate) use tracker_link::{TrackerLink, TrackerQueries, TrackerSource};
+pub(crate) use write::WriteTo;

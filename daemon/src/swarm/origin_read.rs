@@ -1,0 +1,157 @@
+//! Reads the chunks of a lease from the origin, in order, and passes on each as soon as it is hashed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use shoal_origin::{BlobStream, Failure, OriginError};
+use shoal_proto::message::{Lease, LeaseFailure};
+use shoal_proto::{ChunkIndex, ChunkLayout, Entry, SignedEntry, VerifiedChunk};
+use tracing::{debug, warn};
+
+use super::Input;
+use super::driver::DriverParts;
+use super::fetch::kib;
+use super::inbox::OriginFailure;
+use super::write::{WriteError, WriteTo, write};
+use crate::blobs::ActiveBlob;
+
+/// A registry that says 429 without saying for how long is left alone for this long.
+const THROTTLED_FOR: Duration = Duration::from_secs(5);
+
+/// Reads, and tells the driver of each chunk and of the end. Cancelled by dropping.
+pub(super) async fn origin_read(parts: DriverParts, lease: Lease, blob: Arc<ActiveBlob>, to: WriteTo) {
+    let (swarm, token) = (lease.swarm.clone(), lease.token);
+    let result = run(&parts, &lease, &blob, to).await;
+    if let Err(failure) = &result {
+        warn!(digest = %swarm.digest, reason = %failure.reason, "read from the origin ended early");
+    }
+    parts.handle.send(Input::OriginEnded { swarm, token, result }).await;
+}
+
+async fn run(
+    parts: &DriverParts,
+    lease: &Lease,
+    blob: &ActiveBlob,
+    to: WriteTo,
+) -> Result<(), OriginFailure> {
+    let layout = blob.layout;
+    let context = blob.context();
+    let origin = parts.origins.admit(&blob.registry).map_err(|error| failed(&error))?;
+    let bytes = layout.range(ChunkIndex(lease.chunks.start)).start
+        ..layout.range(ChunkIndex(lease.chunks.end.saturating_sub(1))).end;
+    let stream = origin
+        .read_blob(
+            &context.repository,
+            context.kind,
+            &blob.digest,
+            layout.size(),
+            bytes.clone(),
+            &context.identity,
+        )
+        .await
+        .map_err(|error| failed(&error))?;
+    debug!(digest = %blob.digest, chunks = ?lease.chunks, source = "origin", "reading under a lease");
+    let mut chunks = Chunks::new(stream, layout);
+    while chunks.next < lease.chunks.end {
+        let index = ChunkIndex(chunks.next);
+        // A registry without Range sends the blob from its start.
+        let wanted = lease.chunks.contains(&index.0);
+        let len = layout.len_of(index);
+        let memory = parts.memory.acquire_many(kib(len)).await;
+        let _memory = memory.map_err(|_| abandoned("the node is stopping"))?;
+        let bytes = chunks.read(parts, len).await?;
+        if !wanted {
+            continue;
+        }
+        let check = move || VerifiedChunk::from_origin(&layout, index, bytes.freeze());
+        let signed = keep(parts, lease, index, to.clone(), check).await?;
+        parts.metrics.chunks_from_origin.inc();
+        parts.metrics.chunk_bytes_from_origin.inc_by(len);
+        parts.handle.send(Input::OriginChunk(signed)).await;
+    }
+    Ok(())
+}
+
+/// Hashes a chunk, signs for it, and writes it with its entry as evidence.
+async fn keep(
+    parts: &DriverParts,
+    lease: &Lease,
+    index: ChunkIndex,
+    to: WriteTo,
+    check: impl FnOnce() -> Result<VerifiedChunk, shoal_proto::Mismatch> + Send + 'static,
+) -> Result<SignedEntry, OriginFailure> {
+    let hashed = tokio::task::spawn_blocking(check).await.map_err(|_| abandoned("the node is stopping"))?;
+    let chunk = hashed.map_err(|error| OriginFailure {
+        why: LeaseFailure::Unreachable,
+        reason: error.to_string().into(),
+    })?;
+    let entry =
+        Entry { swarm: lease.swarm.clone(), index, value: chunk.value, token: lease.token, signer: parts.me };
+    let signed = entry.sign(&parts.key).map_err(|error| abandoned(&error.to_string()))?;
+    match write(parts, to, signed.to_bytes(), move || Ok(chunk)).await {
+        Some(Ok(_)) => Ok(signed),
+        Some(Err(WriteError::Store(error))) => {
+            let reason: Arc<str> = error.to_string().into();
+            let swarm = lease.swarm.clone();
+            parts.handle.send(Input::StoreFailed { swarm, reason: reason.clone() }).await;
+            Err(OriginFailure { why: LeaseFailure::Abandoned, reason })
+        }
+        Some(Err(WriteError::Mismatch(error))) => Err(abandoned(&error.to_string())),
+        None => Err(abandoned("the node is stopping")),
+    }
+}
+
+/// Cuts a stream of bytes into chunks.
+struct Chunks {
+    stream: BlobStream,
+    /// The chunk whose first byte comes next.
+    next: u32,
+    rest: bytes::Bytes,
+}
+
+impl Chunks {
+    fn new(stream: BlobStream, layout: ChunkLayout) -> Self {
+        let next = layout.chunk_at(stream.start()).0;
+        Self { stream, next, rest: bytes::Bytes::new() }
+    }
+
+    /// The next chunk, which has `len` bytes.
+    async fn read(&mut self, parts: &DriverParts, len: u64) -> Result<BytesMut, OriginFailure> {
+        let len = usize::try_from(len).map_err(|_| abandoned("a chunk is larger than memory"))?;
+        let mut chunk = BytesMut::with_capacity(len);
+        while chunk.len() < len {
+            if self.rest.is_empty() {
+                self.rest = match self.stream.next().await {
+                    Some(Ok(bytes)) => bytes,
+                    Some(Err(error)) => return Err(failed(&error)),
+                    None => return Err(cut()),
+                };
+                parts.origin_limit.take(self.rest.len() as u64).await;
+            }
+            let take = self.rest.len().min(len - chunk.len());
+            chunk.extend_from_slice(&self.rest.split_to(take));
+        }
+        self.next += 1;
+        Ok(chunk)
+    }
+}
+
+fn cut() -> OriginFailure {
+    OriginFailure { why: LeaseFailure::Unreachable, reason: "the body ended early".into() }
+}
+
+fn abandoned(reason: &str) -> OriginFailure {
+    OriginFailure { why: LeaseFailure::Abandoned, reason: reason.into() }
+}
+
+fn failed(error: &OriginError) -> OriginFailure {
+    let why = match error.failure() {
+        Failure::Throttled { retry_after } => LeaseFailure::Throttled(retry_after.unwrap_or(THROTTLED_FOR)),
+        Failure::Cut { .. } | Failure::Folder { .. } => LeaseFailure::Unreachable,
+        failure if failure.is_outage() => LeaseFailure::Unreachable,
+        _ => LeaseFailure::Refused,
+    };
+    OriginFailure { why, reason: error.to_string().into() }
+}

@@ -1,0 +1,282 @@
+//! The node's session with a tracker: a scheduler, or, with none configured or none alive, one of its own.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use shoal_proto::message::{NodeMessage, PeerInfo, TagRecord, TrackerMessage};
+use shoal_proto::{ClaimChecker, RegistryName, Repository};
+use shoal_scheduler::TrackerHandle;
+use shoal_transport::{MutualTls, grpc};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{info, warn};
+
+use super::{Input, SwarmHandle};
+use crate::metrics::Metrics;
+
+/// Messages that wait for the session; a tracker that does not take them for so long is as good as gone.
+const OUTGOING: usize = 4096;
+/// A question to the tracker that is not answered by then is answered with "not known".
+const ANSWER: Duration = Duration::from_secs(2);
+/// Between attempts to reach a scheduler; each waits between half and all of it, so that a cluster's nodes do not
+/// all come at once.
+const RETRY: Duration = Duration::from_secs(2);
+/// Without a scheduler for so long a node tracks for itself: alone it can still ask the origin.
+const ALONE_AFTER: Duration = Duration::from_secs(10);
+
+/// Which tracker a node has.
+#[derive(Debug)]
+pub(crate) struct TrackerSource {
+    /// Schedulers in order of preference; none: the node is a cluster of its own.
+    pub urls: Vec<String>,
+    pub tls: MutualTls,
+    /// The tracker inside this node.
+    pub own: TrackerHandle,
+    /// What this node says of itself.
+    pub hello: PeerInfo,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    outgoing: Mutex<Option<mpsc::Sender<NodeMessage>>>,
+    questions: Mutex<HashMap<u64, oneshot::Sender<TrackerMessage>>>,
+    next_question: AtomicU64,
+    has_scheduler: AtomicBool,
+}
+
+/// Sends to the present tracker. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TrackerLink(Arc<Shared>);
+
+/// Asks the tracker what the cluster knows. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct TrackerQueries(TrackerLink);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl TrackerLink {
+    /// Sends, or drops the message where there is no tracker: a new session starts with telling everything anew.
+    pub(crate) fn send(&self, message: NodeMessage) {
+        let mut outgoing = lock(&self.0.outgoing);
+        if let Some(session) = outgoing.as_ref()
+            && session.try_send(message).is_err()
+        {
+            // Ends the session; the next one reports all anew.
+            *outgoing = None;
+        }
+    }
+
+    /// Whether there is a tracker.
+    pub(crate) fn is_up(&self) -> bool {
+        lock(&self.0.outgoing).is_some()
+    }
+
+    /// Whether the tracker is a scheduler.
+    pub(crate) fn has_scheduler(&self) -> bool {
+        self.0.has_scheduler.load(Ordering::Relaxed)
+    }
+
+    async fn ask(&self, question: impl FnOnce(u64) -> NodeMessage) -> Option<TrackerMessage> {
+        let request = self.0.next_question.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        lock(&self.0.questions).insert(request, answer);
+        self.send(question(request));
+        let answer = timeout(ANSWER, answered).await;
+        lock(&self.0.questions).remove(&request);
+        answer.ok()?.ok()
+    }
+
+    fn answer(&self, request: u64, message: TrackerMessage) {
+        if let Some(asker) = lock(&self.0.questions).remove(&request) {
+            // The asker may have stopped waiting.
+            let _ = asker.send(message);
+        }
+    }
+}
+
+impl TrackerQueries {
+    pub(crate) fn new(link: TrackerLink) -> Self {
+        Self(link)
+    }
+
+    /// Tells a fact that other nodes may use.
+    pub(crate) fn tell(&self, fact: NodeMessage) {
+        self.0.send(fact);
+    }
+
+    /// The last answer of the origin, to anybody in the cluster, on a tag of an open repository. A digest in place of
+    /// the tag asks whether the repository was seen to hold that manifest.
+    pub(crate) async fn tag(
+        &self,
+        registry: &RegistryName,
+        repository: &Repository,
+        tag: &str,
+    ) -> Option<TagRecord> {
+        let (registry, repository, tag) = (registry.clone(), repository.as_str().into(), tag.into());
+        match self.0.ask(|request| NodeMessage::TagLookup { request, registry, repository, tag }).await? {
+            TrackerMessage::TagFound { record, .. } => record,
+            _ => None,
+        }
+    }
+
+    /// Whether a member found that the origin serves this repository to anybody.
+    pub(crate) async fn is_anonymous(&self, registry: &RegistryName, repository: &Repository) -> bool {
+        let (registry, repository) = (registry.clone(), repository.as_str().into());
+        let answer =
+            self.0.ask(|request| NodeMessage::AnonymousLookup { request, registry, repository }).await;
+        matches!(answer, Some(TrackerMessage::AnonymousFound { known: true, .. }))
+    }
+}
+
+type Incoming = Pin<Box<dyn Stream<Item = TrackerMessage> + Send>>;
+
+impl TrackerSource {
+    /// Keeps a session open for as long as the node runs.
+    pub(crate) async fn run(self, link: TrackerLink, swarm: SwarmHandle, metrics: Metrics) {
+        let mut alone_since = Instant::now();
+        loop {
+            if let Some((outgoing, incoming)) = self.scheduler().await {
+                metrics.tracker_sessions.inc();
+                link.0.has_scheduler.store(true, Ordering::Relaxed);
+                session(&link, &swarm, outgoing, incoming, std::future::pending()).await;
+                link.0.has_scheduler.store(false, Ordering::Relaxed);
+                warn!("the session with the scheduler ended");
+                alone_since = Instant::now();
+            }
+            if self.urls.is_empty() || alone_since.elapsed() >= ALONE_AFTER {
+                self.alone(&link, &swarm).await;
+                alone_since = Instant::now();
+            }
+            tokio::time::sleep(jittered(RETRY)).await;
+        }
+    }
+
+    /// Tracks for itself until a scheduler can be reached.
+    async fn alone(&self, link: &TrackerLink, swarm: &SwarmHandle) {
+        let Ok((mut sender, incoming)) = self.own.open(self.hello.clone()).await else { return };
+        info!(configured = self.urls.len(), "no scheduler: this node tracks for itself");
+        let (outgoing, mut messages) = mpsc::channel(OUTGOING);
+        let forward = tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                if sender.send(message).await.is_err() {
+                    return;
+                }
+            }
+        });
+        session(link, swarm, outgoing, Box::pin(ReceiverStream::new(incoming)), self.reachable()).await;
+        forward.abort();
+    }
+
+    /// Returns once a scheduler answers.
+    async fn reachable(&self) {
+        if self.urls.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            tokio::time::sleep(jittered(RETRY)).await;
+            for url in &self.urls {
+                if grpc::connect(url, &self.tls).await.is_ok() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Opens a session with the first scheduler that answers.
+    async fn scheduler(&self) -> Option<(mpsc::Sender<NodeMessage>, Incoming)> {
+        for url in &self.urls {
+            match self.connect(url).await {
+                Ok(session) => {
+                    info!(url, "session with the scheduler");
+                    return Some(session);
+                }
+                Err(error) => warn!(url, %error, "cannot reach the scheduler"),
+            }
+        }
+        None
+    }
+
+    async fn connect(&self, url: &str) -> Result<(mpsc::Sender<NodeMessage>, Incoming), ConnectError> {
+        let mut client = grpc::connect(url, &self.tls).await?;
+        let (outgoing, messages) = mpsc::channel(OUTGOING);
+        // The first message is in the queue before anything else can be.
+        let _ = outgoing.try_send(NodeMessage::Hello(self.hello.clone()));
+        let messages = ReceiverStream::new(messages).map(|message| (&message).into());
+        let incoming = client.session(messages).await.map_err(Box::new)?.into_inner();
+        let incoming = incoming.map(|message| match message {
+            Ok(message) => TrackerMessage::try_from(message)
+                .inspect_err(|error| warn!(%error, "malformed message; the session ends"))
+                .ok(),
+            Err(status) => {
+                warn!(%status, "the session broke");
+                None
+            }
+        });
+        let incoming = incoming.take_while(|message| std::future::ready(message.is_some()));
+        Ok((outgoing, Box::pin(incoming.filter_map(std::future::ready))))
+    }
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("{}", chain(.0))]
+    Transport(#[from] tonic::transport::Error),
+    #[error("{}: {}", .0.code(), .0.message())]
+    Status(#[from] Box<tonic::Status>),
+}
+
+/// tonic's own message is "transport error"; what went wrong stands in its sources.
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(0.5 + 0.5 * fastrand::f64())
+}
+
+/// Passes messages on until the tracker ends the session, the node cannot write to it, or `until` is over.
+async fn session(
+    link: &TrackerLink,
+    swarm: &SwarmHandle,
+    outgoing: mpsc::Sender<NodeMessage>,
+    mut incoming: Incoming,
+    until: impl Future<Output = ()>,
+) {
+    let ended = outgoing.downgrade();
+    *lock(&link.0.outgoing) = Some(outgoing);
+    swarm.send(Input::TrackerUp).await;
+    let mut claims = ClaimChecker::default();
+    let mut until = std::pin::pin!(until);
+    loop {
+        let message = tokio::select! {
+            message = incoming.next() => message,
+            () = &mut until => None,
+        };
+        let Some(message) = message else { break };
+        if ended.strong_count() == 0 {
+            warn!("the tracker does not take what this node says");
+            break;
+        }
+        if let Err(error) = claims.tracker(&message) {
+            warn!(%error, "dropped a message whose claim does not hold");
+            continue;
+        }
+        match message {
+            TrackerMessage::Found { request, .. }
+            | TrackerMessage::TagFound { request, .. }
+            | TrackerMessage::AnonymousFound { request, .. } => link.answer(request, message),
+            message => swarm.send(Input::Tracker(message)).await,
+        }
+    }
+    *lock(&link.0.outgoing) = None;
+    swarm.send(Input::TrackerDown).await;
+}

@@ -1,1 +1,0 @@
-//! Protobuf form of the messages.

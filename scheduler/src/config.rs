@@ -1,0 +1,88 @@
+//! The scheduler's configuration file: TOML, unknown keys refused with their line, every key with a default.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The file, section by section.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SchedulerConfig {
+    pub scheduler: ListenSection,
+    pub cluster: ClusterSection,
+    pub admin: AdminSection,
+}
+
+/// `[scheduler]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenSection {
+    /// gRPC over mutual TLS. Without a cluster secret only loopback is allowed.
+    pub listen: SocketAddr,
+}
+
+/// `[cluster]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterSection {
+    /// Made by `shoal cluster init`; the same file on every node.
+    pub secret_file: Option<PathBuf>,
+}
+
+/// `[admin]`: metrics, health, status.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSection {
+    pub listen: SocketAddr,
+}
+
+const PORT: u16 = 5101;
+const ADMIN_PORT: u16 = 5102;
+
+impl Default for ListenSection {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::UNSPECIFIED, PORT).into() }
+    }
+}
+
+impl Default for AdminSection {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, ADMIN_PORT).into() }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {}: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {source}", .path.display())]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error(
+        "[scheduler] listen = \"{0}\" needs a cluster secret: run `shoal cluster init` and set [cluster] secret_file, or listen on 127.0.0.1"
+    )]
+    OpenWithoutSecret(SocketAddr),
+}
+
+impl SchedulerConfig {
+    /// Reads and parses a file; errors name the file and, for what is wrong inside it, the line.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// The address to listen on: without a secret anybody could join, so it stays on loopback.
+    pub fn listen(&self) -> Result<SocketAddr, ConfigError> {
+        let listen = self.scheduler.listen;
+        if self.cluster.secret_file.is_some() || listen.ip().is_loopback() {
+            Ok(listen)
+        } else if listen == ListenSection::default().listen {
+            Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listen.port()))
+        } else {
+            Err(ConfigError::OpenWithoutSecret(listen))
+        }
+    }
+}

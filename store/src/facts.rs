@@ -1,0 +1,186 @@
+//! Small facts about registries: what tags mean, which repository holds which blob. All of them are a cache,
+//! bounded in number; the ones written longest ago go first.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use shoal_proto::{Digest, RegistryName};
+
+use crate::blob::lock;
+use crate::flush::ROWS_WITHIN;
+use crate::rows::{Redb, encode, parse};
+use crate::{Store, StoreError};
+
+/// A kind of fact. A row's value is when it was written, 8 bytes of unix milliseconds in big-endian order,
+/// and then JSON.
+struct Kind {
+    table: TableDefinition<'static, &'static str, &'static [u8]>,
+    name: &'static str,
+    /// Rows at most. About 300 bytes each.
+    cap: u64,
+}
+
+const TAGS: Kind = Kind { table: TableDefinition::new("tags.1"), name: "tags", cap: 20_000 };
+/// Images have some ten blobs each.
+const LINKS: Kind = Kind { table: TableDefinition::new("links.1"), name: "links", cap: 200_000 };
+const ANONYMOUS: Kind = Kind { table: TableDefinition::new("anonymous.1"), name: "anonymous", cap: 10_000 };
+const MEDIA_TYPES: Kind =
+    Kind { table: TableDefinition::new("media-types.1"), name: "media-types", cap: 20_000 };
+
+/// What a tag last resolved to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    pub digest: Digest,
+    /// Size of the manifest in bytes.
+    pub size: u64,
+    pub media_type: String,
+    /// When the origin said so, in unix seconds.
+    pub resolved_at: u64,
+    /// Whether it said so without credentials.
+    pub public: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TagRow {
+    digest: String,
+    size: u64,
+    media_type: String,
+    resolved_at: u64,
+    public: bool,
+}
+
+// Names of registries, repositories and tags hold no zero byte.
+fn key(registry: &RegistryName, repository: &str, rest: &str) -> String {
+    format!("{registry}\0{repository}\0{rest}")
+}
+
+pub(crate) fn create_tables(transaction: &WriteTransaction) -> Redb<()> {
+    for kind in [TAGS, LINKS, ANONYMOUS, MEDIA_TYPES] {
+        transaction.open_table(kind.table)?;
+    }
+    Ok(())
+}
+
+fn written_at(row: &[u8]) -> u64 {
+    row.first_chunk().map_or(0, |stamp| u64::from_be_bytes(*stamp))
+}
+
+/// Removes the tenth that was written longest ago.
+fn shrink(table: &mut redb::Table<'_, &'static str, &'static [u8]>) -> Redb<()> {
+    let mut stamps = Vec::new();
+    for row in table.iter()? {
+        stamps.push(written_at(row?.1.value()));
+    }
+    stamps.sort_unstable();
+    let oldest_kept = stamps.get(stamps.len() / 10).copied().unwrap_or(0);
+    // Rows of one millisecond go together, so that some go.
+    table.retain(|_, row| written_at(row) > oldest_kept)?;
+    Ok(())
+}
+
+impl Store {
+    fn put<T: Serialize>(&self, kind: &Kind, key: &str, row: &T) -> Result<(), StoreError> {
+        let inner = &self.handle.inner;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let mut value = u64::try_from(now).unwrap_or(u64::MAX).to_be_bytes().to_vec();
+        inner.rows.write_soon("note a fact", |rows| {
+            value.append(&mut encode(row)?);
+            let mut table = rows.open_table(kind.table)?;
+            table.insert(key, value.as_slice())?;
+            if table.len()? > kind.cap {
+                shrink(&mut table)?;
+            }
+            Ok(())
+        })?;
+        lock(&inner.table).facts_changed = true;
+        inner.flush_later(ROWS_WITHIN);
+        Ok(())
+    }
+
+    fn get<T: serde::de::DeserializeOwned>(&self, kind: &Kind, key: &str) -> Result<Option<T>, StoreError> {
+        let row = self.handle.inner.rows.read("look up a fact", |rows| {
+            let row = rows.open_table(kind.table)?.get(key)?;
+            Ok(row.and_then(|row| parse(kind.name, row.value().get(8..).unwrap_or_default())))
+        })?;
+        Ok(row)
+    }
+
+    /// Notes what a tag resolved to.
+    pub fn put_tag(
+        &self,
+        registry: &RegistryName,
+        repository: &str,
+        tag: &str,
+        meaning: &Tag,
+    ) -> Result<(), StoreError> {
+        let row = TagRow {
+            digest: meaning.digest.to_string(),
+            size: meaning.size,
+            media_type: meaning.media_type.clone(),
+            resolved_at: meaning.resolved_at,
+            public: meaning.public,
+        };
+        self.put(&TAGS, &key(registry, repository, tag), &row)
+    }
+
+    pub fn tag(
+        &self,
+        registry: &RegistryName,
+        repository: &str,
+        tag: &str,
+    ) -> Result<Option<Tag>, StoreError> {
+        let row: Option<TagRow> = self.get(&TAGS, &key(registry, repository, tag))?;
+        let tag = |row: TagRow| {
+            let digest = row.digest.parse().ok()?;
+            let TagRow { size, media_type, resolved_at, public, .. } = row;
+            Some(Tag { digest, size, media_type, resolved_at, public })
+        };
+        Ok(row.and_then(tag))
+    }
+
+    /// Notes that a repository holds a blob of this size.
+    pub fn put_link(
+        &self,
+        registry: &RegistryName,
+        repository: &str,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), StoreError> {
+        self.put(&LINKS, &key(registry, repository, &digest.to_string()), &size)
+    }
+
+    /// The size of the blob, where this repository is known to hold it.
+    pub fn link(
+        &self,
+        registry: &RegistryName,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<Option<u64>, StoreError> {
+        self.get(&LINKS, &key(registry, repository, &digest.to_string()))
+    }
+
+    /// Notes that the origin served this repository without credentials, at this time in unix seconds.
+    pub fn put_anonymous(
+        &self,
+        registry: &RegistryName,
+        repository: &str,
+        at: u64,
+    ) -> Result<(), StoreError> {
+        self.put(&ANONYMOUS, &key(registry, repository, ""), &at)
+    }
+
+    /// When the origin last served this repository without credentials, in unix seconds.
+    pub fn anonymous(&self, registry: &RegistryName, repository: &str) -> Result<Option<u64>, StoreError> {
+        self.get(&ANONYMOUS, &key(registry, repository, ""))
+    }
+
+    /// Notes the media type of a manifest.
+    pub fn put_media_type(&self, manifest: &Digest, media_type: &str) -> Result<(), StoreError> {
+        self.put(&MEDIA_TYPES, &manifest.to_string(), &media_type)
+    }
+
+    pub fn media_type(&self, manifest: &Digest) -> Result<Option<String>, StoreError> {
+        self.get(&MEDIA_TYPES, &manifest.to_string())
+    }
+}

@@ -1,0 +1,75 @@
+//! Needs a file system of its own: a small tmpfs in a private mount namespace, which only root may make.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use shoal_store::{Store, StoreConfig, StoreError};
+
+use crate::blobs::{Blob, MIB};
+
+const FOLDER: &str = "SHOAL_STORE_TEST_SMALL_DISK";
+
+#[test]
+fn a_full_disk_is_said_and_reads_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs -o size=16m tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
+    let run = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(dir.path())
+        .arg(std::env::current_exe().unwrap())
+        .args(["child_on_a_small_disk", "--include-ignored", "--nocapture"])
+        .env(FOLDER, dir.path())
+        .output();
+    let run = match run {
+        Ok(run) if run.status.code() != Some(77) && !run.stderr.starts_with(b"unshare:") => run,
+        _ => {
+            eprintln!("SKIPPED: a file system of its own needs root");
+            return;
+        }
+    };
+    let said = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "the child of the test above"]
+fn child_on_a_small_disk() {
+    let Some(dir) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+    // Once by the store's own reserve, once by the error of the file system.
+    for reserve_bytes in [4 * MIB as u64, 0] {
+        let dir = dir.join(format!("reserve-{reserve_bytes}"));
+        let store = Store::open(StoreConfig { reserve_bytes, ..StoreConfig::new(&dir) }).unwrap();
+        let pinned = Blob::new(1, MIB);
+        pinned.put(&store);
+        store.pin(&pinned.swarm.digest).unwrap();
+        let idle = Blob::new(2, MIB);
+        idle.put(&store);
+        let large = Blob::new(3, 40 * MIB);
+        let partial = store.begin(&large.swarm).unwrap();
+        let mut written = 0;
+        let error = loop {
+            match store.write_chunk(&large.swarm, large.chunk(written), b"") {
+                Ok(()) => written += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, StoreError::Full { .. }), "{error}");
+        assert!(written >= 5, "only {written} chunks fitted");
+        assert!(store.complete(&idle.swarm.digest).is_none(), "what may go went first");
+        pinned.read_all(&mut store.reader(&pinned.swarm.digest).unwrap()).unwrap();
+        let mut reader = store.partial_reader(&large.swarm).unwrap();
+        (0..written).for_each(|index| large.read_chunk(&mut reader, index).unwrap());
+
+        // Room again: the store writes again, and what it holds is durable.
+        drop((reader, partial));
+        store.discard(&large.swarm).unwrap();
+        idle.put(&store);
+        drop(store);
+        let store = Store::open(StoreConfig { reserve_bytes, ..StoreConfig::new(&dir) }).unwrap();
+        for blob in [&idle, &pinned] {
+            blob.read_all(&mut store.reader(&blob.swarm.digest).unwrap()).unwrap();
+        }
+        drop(store);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,65 @@
+//! The peer machine's constants, each with its reason.
+
+use std::time::Duration;
+
+/// How a node takes part in swarms. The defaults are what was simulated and measured; see each field.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// Chunks in flight from peers at once, over all blobs.
+    pub downloads: usize,
+    /// Chunks sent to peers at once, over all blobs; a peer beyond is told BUSY.
+    pub uploads: usize,
+    /// How late a HAVE or a Progress may be so that several travel in one message. 5 ms cost 0 %, 20 ms cost 7 % of the
+    /// time that a crowd needs.
+    pub have_delay: Duration,
+    /// Among how many of the first missing chunks the rarest is chosen. About 48 chunks are between origin and last
+    /// node at any time (6 leases of 8), so a smaller window would stall on them and a larger one only
+    /// delays the readers, who wait for the front.
+    pub window: usize,
+    /// How many missing chunks in front of each waiting reader are asked for before the rarest.
+    pub reader_ahead: usize,
+    /// Chunks asked of one neighbour at once. Two, so that a fast neighbour never idles between requests.
+    pub per_neighbour: usize,
+    /// Neighbours of one blob, named by the tracker or come by themselves; beyond, they are ignored. Thrice what a
+    /// tracker gives.
+    pub max_neighbours: usize,
+    /// A request that takes longer than three times the median is asked of a second peer, held within these two.
+    pub hedge_after: (Duration, Duration),
+    /// Chunks fetched twice, as a share of the bytes received.
+    pub duplicates: f64,
+    /// After so many wrong chunks a peer is not dealt with any more.
+    pub strikes: u32,
+    /// A chunk that no neighbour has had for this long is reported to the tracker.
+    pub starved_after: Duration,
+    /// Longest wait between two such reports.
+    pub starved_every: Duration,
+    /// Without a tracker for this long, neighbours in other zones are asked as well: that a pull survives
+    /// counts for more than that zones are crossed once.
+    pub zones_open_after: Duration,
+    /// How long a link that no swarm needs stays open: between the layers of an image it is needed again.
+    pub idle_link: Duration,
+    /// How long a blob whose digest did not match waits for a new round before it fails.
+    pub round_wait: Duration,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self {
+            downloads: 4,
+            uploads: 4,
+            have_delay: Duration::from_millis(5),
+            window: 64,
+            reader_ahead: 2,
+            per_neighbour: 2,
+            max_neighbours: 48,
+            hedge_after: (Duration::from_millis(500), Duration::from_secs(10)),
+            duplicates: 0.02,
+            strikes: 3,
+            starved_after: Duration::from_secs(1),
+            starved_every: Duration::from_secs(30),
+            zones_open_after: Duration::from_secs(5),
+            idle_link: Duration::from_secs(60),
+            round_wait: Duration::from_secs(15),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Other nodes: who is linked, who is busy, who lied.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use shoal_proto::message::PeerInfo;
+
+use crate::Time;
+
+/// Shortest wait after BUSY: below, asking costs more than waiting.
+const BUSY_MIN: Duration = Duration::from_millis(2);
+/// Longest wait after BUSY: a slot is free again long before.
+const BUSY_MAX: Duration = Duration::from_millis(500);
+/// Times the wait doubles.
+const BUSY_DOUBLES: u32 = 5;
+/// Samples of which the median is taken.
+const SAMPLES: usize = 31;
+/// A shorter chunk says more about latency than about pace.
+const SAMPLE_MIN: u64 = 64 << 10;
+/// What a chunk is expected to take before anything was measured: a slow link, so that nothing is asked twice early.
+const EXPECTED: Duration = Duration::from_millis(700);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkState {
+    Down,
+    Connecting,
+    Up,
+}
+
+/// What this node knows of another.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    /// How to reach it; not known of one that came by itself.
+    pub(super) info: Option<PeerInfo>,
+    pub(super) state: LinkState,
+    /// Chunks asked of it.
+    pub(super) requests: usize,
+    pub(super) busy_until: Time,
+    busy_times: u32,
+    /// Requests in a row that took too long.
+    pub(super) slow: u32,
+    /// Wrong chunks that it sent.
+    pub(super) strikes: u32,
+    /// Attempts to connect that failed in a row.
+    pub(super) failures: u32,
+    /// Swarms that it is a neighbour in.
+    pub(super) swarms: usize,
+    pace: Option<f64>,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            info: None,
+            state: LinkState::Down,
+            requests: 0,
+            busy_until: Time::ZERO,
+            busy_times: 0,
+            slow: 0,
+            strikes: 0,
+            failures: 0,
+            swarms: 0,
+            pace: None,
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn is_up(&self) -> bool {
+        self.state == LinkState::Up
+    }
+
+    /// Its slots are taken: leaves it alone for a while that doubles, with jitter. Returns until when.
+    pub(super) fn busy(&mut self, now: Time, chunk_time: Duration, jitter: f64) -> Time {
+        let base = (chunk_time / 4).clamp(BUSY_MIN, BUSY_MAX);
+        let wait = base * 2u32.pow(self.busy_times.min(BUSY_DOUBLES));
+        self.busy_times += 1;
+        self.busy_until = now + wait.min(BUSY_MAX).mul_f64(0.5 + jitter);
+        self.busy_until
+    }
+
+    pub(super) fn delivered(&mut self, took: Duration, len: u64) {
+        self.busy_times = 0;
+        self.slow = 0;
+        if len >= SAMPLE_MIN {
+            let sample = took.as_secs_f64() / as_f64(len);
+            self.pace = Some(self.pace.map_or(sample, |pace| pace + 0.25 * (sample - pace)));
+        }
+    }
+
+    /// Which class of speed, 0 the fastest: classes differ by a factor of four, so that equals stay equal and
+    /// chance decides among them.
+    pub(super) fn pace_class(&self, median: f64) -> i32 {
+        let Some(pace) = self.pace else { return 0 };
+        if median <= 0.0 || pace <= median * 2.0 {
+            return 0;
+        }
+        if pace <= median * 8.0 { 1 } else { 2 }
+    }
+}
+
+/// How long chunks take.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pace {
+    samples: VecDeque<f64>,
+    median: f64,
+}
+
+// Lengths of chunks are below 2^53.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn as_f64(len: u64) -> f64 {
+    len as f64
+}
+
+impl Pace {
+    pub(super) fn add(&mut self, took: Duration, len: u64) {
+        if len < SAMPLE_MIN {
+            return;
+        }
+        self.samples.push_back(took.as_secs_f64() / as_f64(len));
+        if self.samples.len() > SAMPLES {
+            self.samples.pop_front();
+        }
+        let mut sorted: Vec<f64> = self.samples.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        self.median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    }
+
+    /// Median seconds for a byte; 0 before anything was measured.
+    pub(super) fn median(&self) -> f64 {
+        self.median
+    }
+
+    /// What a chunk of this length takes, by the median.
+    pub(super) fn expected(&self, len: u64) -> Duration {
+        if self.samples.is_empty() {
+            return EXPECTED;
+        }
+        Duration::from_secs_f64((self.median * as_f64(len)).clamp(0.0, 3600.0))
+    }
+}

@@ -1,0 +1,324 @@
+//! Links, and what neighbours say.
+
+use std::time::Duration;
+
+use shoal_proto::message::{Held, PeerInfo, PeerMessage, Proof};
+use shoal_proto::{ChunkIndex, ChunkSet, NodeId, SignedAttestation, SignedEntry, SwarmId};
+
+use super::evidence::ClaimRef;
+use super::links::{Link, LinkState};
+use super::swarm_state::Phase;
+use super::{Key, PeerAction, PeerMachine, REMEMBERED_NODES, Timer};
+
+/// Both ends learn of each other at once; the one with the greater name waits this long for the other's link.
+const LET_OTHER_CONNECT: Duration = Duration::from_millis(300);
+/// Attempts to reach a neighbour before it is given up.
+const ATTEMPTS: u32 = 3;
+/// Wait before the second attempt; doubles.
+const RECONNECT: Duration = Duration::from_millis(500);
+
+impl PeerMachine {
+    pub(super) fn is_up(&self, node: &NodeId) -> bool {
+        self.links.get(node).is_some_and(Link::is_up)
+    }
+
+    /// Takes a node that the tracker named.
+    pub(super) fn add_neighbour(&mut self, key: Key, info: PeerInfo, at_once: bool) {
+        let node = info.node;
+        if node == self.me.node || self.shunned.contains(&node) || !self.note_neighbour(key, node) {
+            return;
+        }
+        let first = at_once || self.me.node < node;
+        let link = self.links.entry(node).or_default();
+        link.info = Some(info);
+        match link.state {
+            LinkState::Up => self.greet(key, node),
+            LinkState::Connecting => {}
+            LinkState::Down if first => self.connect(node),
+            LinkState::Down => {
+                let at = self.now + LET_OTHER_CONNECT;
+                self.wake_at(at, Timer::Connect(node));
+            }
+        }
+    }
+
+    /// False when there is no room.
+    fn note_neighbour(&mut self, key: Key, node: NodeId) -> bool {
+        let Some(swarm) = self.swarms.get_mut(&key) else { return false };
+        if swarm.neighbours.contains_key(&node) {
+            return true;
+        }
+        if swarm.neighbour(node, self.config.max_neighbours).is_none() {
+            return false;
+        }
+        self.links.entry(node).or_default().swarms += 1;
+        true
+    }
+
+    pub(super) fn connect(&mut self, node: NodeId) {
+        let Some(link) = self.links.get_mut(&node) else { return };
+        if link.state == LinkState::Down
+            && link.swarms > 0
+            && let Some(info) = link.info.clone()
+        {
+            link.state = LinkState::Connecting;
+            self.act(PeerAction::Connect(info));
+        }
+    }
+
+    fn greet(&mut self, key: Key, node: NodeId) {
+        let neighbour = self.swarms.get(&key).and_then(|swarm| swarm.neighbours.get(&node));
+        if neighbour.is_some_and(|neighbour| !neighbour.state_sent) {
+            self.send_state(key, node);
+        }
+        self.ready.insert(key);
+    }
+
+    fn swarms_with(&self, node: &NodeId) -> Vec<Key> {
+        self.swarms.iter().filter(|(_, swarm)| swarm.neighbours.contains_key(node)).map(|(key, _)| *key).collect()
+    }
+
+    pub(super) fn link_up(&mut self, node: NodeId) {
+        if self.shunned.contains(&node) {
+            self.act(PeerAction::Disconnect(node));
+            return;
+        }
+        let link = self.links.entry(node).or_default();
+        link.state = LinkState::Up;
+        link.failures = 0;
+        let unused = link.swarms == 0;
+        for key in self.swarms_with(&node) {
+            self.greet(key, node);
+        }
+        if unused {
+            let at = self.now + self.config.idle_link;
+            self.wake_at(at, Timer::IdleLink(node));
+        }
+    }
+
+    pub(super) fn link_down(&mut self, node: NodeId) {
+        self.fail_requests_to(node);
+        for key in self.swarms_with(&node) {
+            self.forget_chunks_of(key, &node);
+        }
+        self.try_again(node);
+    }
+
+    pub(super) fn connect_failed(&mut self, node: NodeId) {
+        self.try_again(node);
+    }
+
+    /// What a neighbour has is not known any more; it stays a neighbour.
+    fn forget_chunks_of(&mut self, key: Key, node: &NodeId) {
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        swarm.drop_neighbour(node);
+        swarm.neighbour(*node, usize::MAX);
+    }
+
+    fn try_again(&mut self, node: NodeId) {
+        let Some(link) = self.links.get_mut(&node) else { return };
+        link.state = LinkState::Down;
+        link.failures += 1;
+        if link.failures < ATTEMPTS && link.swarms > 0 && link.info.is_some() {
+            let wait = RECONNECT * 2u32.pow(link.failures - 1);
+            let at = self.now + wait.mul_f64(0.5 + self.rng.f64());
+            self.wake_at(at, Timer::Connect(node));
+            return;
+        }
+        for key in self.swarms_with(&node) {
+            self.remove_neighbour(key, node);
+        }
+        self.links.remove(&node);
+    }
+
+    pub(super) fn remove_neighbour(&mut self, key: Key, node: NodeId) {
+        self.return_zone_leases_of(key, node);
+        if let Some(swarm) = self.swarms.get_mut(&key)
+            && swarm.drop_neighbour(&node)
+        {
+            self.link_unused(node);
+        }
+    }
+
+    /// A swarm less needs this link.
+    pub(super) fn link_unused(&mut self, node: NodeId) {
+        let Some(link) = self.links.get_mut(&node) else { return };
+        link.swarms = link.swarms.saturating_sub(1);
+        if link.swarms == 0 {
+            let at = self.now + self.config.idle_link;
+            self.wake_at(at, Timer::IdleLink(node));
+        }
+    }
+
+    pub(super) fn close_if_idle(&mut self, node: NodeId) {
+        let idle = self.links.get(&node).is_some_and(|link| link.swarms == 0 && link.requests == 0);
+        if !idle {
+            return;
+        }
+        if self.is_up(&node) {
+            self.act(PeerAction::Disconnect(node));
+        }
+        self.links.remove(&node);
+    }
+
+    /// This node lied; it is not dealt with any more.
+    pub(super) fn shun(&mut self, node: NodeId) {
+        if node == self.me.node || self.shunned.len() >= REMEMBERED_NODES || !self.shunned.insert(node) {
+            return;
+        }
+        self.fail_requests_to(node);
+        for key in self.swarms_with(&node) {
+            self.remove_neighbour(key, node);
+        }
+        if self.links.remove(&node).is_some_and(|link| link.state != LinkState::Down) {
+            self.act(PeerAction::Disconnect(node));
+        }
+        self.act(PeerAction::Shunned(node));
+    }
+
+    pub(super) fn peer_message(&mut self, from: NodeId, message: PeerMessage) {
+        if self.shunned.contains(&from) {
+            return;
+        }
+        match message {
+            PeerMessage::State { swarm, held, proof } => self.state(from, &swarm, &held, &proof),
+            PeerMessage::Have { swarm, entries } => {
+                if let Some(&key) = self.by_id.get(&swarm) {
+                    self.have(key, from, &entries);
+                }
+            }
+            PeerMessage::HaveIndexes { swarm, chunks } => {
+                for key in self.siblings(&swarm) {
+                    self.have_indexes(key, from, &chunks);
+                }
+            }
+            PeerMessage::Complete(signed) => self.neighbour_complete(from, &signed),
+            PeerMessage::Forget { swarm, chunks } => {
+                for key in self.siblings(&swarm) {
+                    self.neighbour_lost(key, from, &chunks);
+                }
+            }
+            PeerMessage::Leave(swarm) => {
+                for key in self.siblings(&swarm) {
+                    self.cancel_from(key, from);
+                    self.remove_neighbour(key, from);
+                }
+            }
+        }
+    }
+
+    /// A node says all that it has: it is a neighbour from now on.
+    fn state(&mut self, from: NodeId, id: &SwarmId, held: &Held, proof: &Proof) {
+        let exact = self.by_id.get(id).copied();
+        let keys = match (exact, proof) {
+            // An attested map is worth the same whatever the origin; so is what this node can offer to others.
+            (_, Proof::Map { .. }) | (None, _) => self.siblings(id),
+            (Some(key), _) => vec![key],
+        };
+        for key in keys {
+            let whole = self.swarms.get(&key).is_some_and(|swarm| swarm.own_map.is_some());
+            let is_map = matches!(proof, Proof::Map { .. });
+            if exact != Some(key) && !whole && !is_map {
+                continue;
+            }
+            if !self.note_neighbour(key, from) {
+                continue;
+            }
+            // It can only have come over a link.
+            self.links.entry(from).or_default().state = LinkState::Up;
+            self.take_state(key, from, held, proof);
+            self.greet(key, from);
+        }
+    }
+
+    fn take_state(&mut self, key: Key, from: NodeId, held: &Held, proof: &Proof) {
+        match proof {
+            Proof::Entries(entries) => self.have(key, from, entries),
+            Proof::Map { values, attestation } => self.have_map(key, from, held, values, attestation),
+        }
+    }
+
+    fn have_map(
+        &mut self,
+        key: Key,
+        from: NodeId,
+        held: &Held,
+        values: &[shoal_proto::ChunkValue],
+        attestation: &SignedAttestation,
+    ) {
+        let signer = attestation.attestation.signer;
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        let refuted = swarm.past.iter().any(|round| round.refutes(values));
+        if self.shunned.contains(&signer) || refuted {
+            return;
+        }
+        let Some(map) = swarm.evidence.add_map(values, attestation) else { return };
+        let chunks = match held {
+            Held::Some(chunks) if chunks.len() == swarm.chunks() => chunks.clone(),
+            Held::Some(_) => return,
+            Held::Complete => ChunkSet::full(swarm.chunks()),
+        };
+        let Some(neighbour) = swarm.neighbours.get_mut(&from) else { return };
+        neighbour.map = Some(map);
+        // It knows this map, and so it need not be sent.
+        neighbour.map_sent = neighbour.map_sent.or(Some(map));
+        neighbour.complete = *held == Held::Complete;
+        neighbour.odd.clear();
+        neighbour.failed.clear();
+        for index in chunks.iter() {
+            swarm.note_has(&from, index.0, ClaimRef::Map(map));
+        }
+        self.ready.insert(key);
+    }
+
+    pub(super) fn have(&mut self, key: Key, from: NodeId, entries: &[SignedEntry]) {
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        for signed in entries {
+            let trusted = signed.entry.swarm == swarm.id && !self.shunned.contains(&signed.entry.signer);
+            // A map that this node verified decides; entries add nothing to it.
+            if !trusted || swarm.phase == Phase::Complete {
+                continue;
+            }
+            if let Some(claim) = swarm.evidence.add(signed) {
+                swarm.note_has(&from, signed.entry.index.0, claim);
+            }
+        }
+        self.ready.insert(key);
+    }
+
+    fn have_indexes(&mut self, key: Key, from: NodeId, chunks: &[ChunkIndex]) {
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        let Some(neighbour) = swarm.neighbours.get_mut(&from) else { return };
+        let Some(map) = neighbour.map.or(neighbour.map_sent) else { return };
+        neighbour.map = Some(map);
+        for index in chunks {
+            swarm.note_has(&from, index.0, ClaimRef::Map(map));
+        }
+        self.ready.insert(key);
+    }
+
+    fn neighbour_complete(&mut self, from: NodeId, signed: &SignedAttestation) {
+        for key in self.siblings(&signed.attestation.swarm) {
+            let Some(swarm) = self.swarms.get_mut(&key) else { continue };
+            // What this node lacks was announced before, with entries.
+            if let Some(neighbour) = swarm.neighbours.get_mut(&from) {
+                neighbour.complete = true;
+            }
+        }
+    }
+
+    fn neighbour_lost(&mut self, key: Key, from: NodeId, chunks: &[ChunkIndex]) {
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        for index in chunks {
+            swarm.note_lacks(&from, index.0);
+            // It may want from here what it was not told of.
+            if swarm.held.contains(*index) {
+                swarm.fresh.push(index.0);
+            }
+        }
+        if let Some(neighbour) = swarm.neighbours.get_mut(&from) {
+            neighbour.complete = false;
+        }
+        self.flush_soon(key);
+    }
+}

@@ -1,0 +1,69 @@
+//! Chunks that no neighbour has.
+
+use shoal_proto::message::NodeMessage;
+use shoal_proto::{ChunkIndex, ChunkSet, SwarmId};
+
+use super::swarm_state::Swarm;
+use super::{Key, PeerAction, PeerMachine, Timer};
+
+/// Chunks in one report: the window.
+const REPORTED: usize = 64;
+/// A chunk that nobody has, while one so far behind it is here, was lost on its way: leases are given in
+/// order, and no more than this is leased at once.
+const HOLE: u32 = 64;
+
+impl Swarm {
+    /// Missing, not under way, not this node's to read, and nobody near has it.
+    fn is_out_of_reach(&self, machine: &PeerMachine, chunk: u32) -> bool {
+        !self.asked.contains_key(&chunk)
+            && !self.leases.values().any(|held| held.lease.chunks.contains(&chunk))
+            && (self.copies_of(chunk) == 0 || !machine.is_reachable(self, chunk))
+    }
+}
+
+impl PeerMachine {
+    fn is_reachable(&self, swarm: &Swarm, chunk: u32) -> bool {
+        let has = |set: &ChunkSet| set.contains(ChunkIndex(chunk));
+        swarm.neighbours.iter().any(|(node, other)| {
+            has(&other.has) && !other.failed.contains(&chunk) && self.is_up(node) && self.is_usable(node)
+        })
+    }
+
+    /// Looks once per period: who is stuck, or waits in front of a hole, tells the tracker; less and less often.
+    pub(super) fn look_for_starving(&mut self, key: Key) {
+        let Some(swarm) = self.swarms.get(&key) else { return };
+        if !swarm.is_fetching() {
+            return;
+        }
+        let held = swarm.held.count();
+        let first = swarm.missing().take(REPORTED).find(|chunk| swarm.is_out_of_reach(self, *chunk));
+        let (before, held_before) = swarm.starved;
+        let ahead = swarm.held.iter().last().map_or(0, |index| index.0);
+        let stuck = held == held_before || first.is_some_and(|first| ahead > first.saturating_add(HOLE));
+        let starving = first.is_some() && first == before && stuck;
+        let mut report = None;
+        if starving && self.session.is_up() && swarm.starved_next <= self.now {
+            let out = swarm.missing().take(REPORTED).filter(|chunk| swarm.is_out_of_reach(self, *chunk));
+            report = Some((swarm.id.clone(), out.map(ChunkIndex).collect::<Vec<_>>()));
+        }
+        let wait = self.config.starved_after * 2u32.pow(swarm.starved_times.min(5));
+        let wait = wait.min(self.config.starved_every).mul_f64(0.75 + 0.5 * self.rng.f64());
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        swarm.starved = (first, held);
+        if report.is_some() {
+            swarm.starved_times += 1;
+            swarm.starved_next = self.now + wait;
+        } else if !starving {
+            swarm.starved_times = 0;
+        }
+        if let Some((id, chunks)) = report {
+            self.starve(id, chunks);
+        }
+        let again = self.now + self.config.starved_after;
+        self.wake_at(again, Timer::Starving(key));
+    }
+
+    fn starve(&mut self, swarm: SwarmId, chunks: Vec<ChunkIndex>) {
+        self.act(PeerAction::ToTracker(NodeMessage::Starved { swarm, chunks }));
+    }
+}

@@ -1,0 +1,227 @@
+//! Requests under way.
+
+use std::time::Duration;
+
+use shoal_proto::{ChunkIndex, NodeId};
+
+use super::links::as_f64;
+use super::selection::Choice;
+use super::{FetchOutcome, Key, PeerAction, PeerMachine, REMEMBERED_NODES, Timer};
+use crate::Time;
+
+/// A request that takes longer than this many medians is asked of a second peer.
+const OVERDUE: u32 = 3;
+/// Bytes of duplicates that may be saved up: enough for the slots' worth of the largest chunks.
+const SPARE_MAX: f64 = 64.0 * 1024.0 * 1024.0;
+/// A request that is overdue may be doubled on credit, so that a small blob does not wait for a dead peer;
+/// this many chunks ahead of the budget at most.
+const CREDIT: f64 = 4.0;
+
+/// A chunk asked of a peer.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) key: Key,
+    pub(super) chunk: u32,
+    pub(super) from: NodeId,
+    pub(super) since: Time,
+    pub(super) len: u64,
+    /// The chunk had been asked of another peer already.
+    twice: bool,
+}
+
+impl PeerMachine {
+    pub(super) fn ask(&mut self, choice: Choice) {
+        let Choice { key, chunk, from, twice } = choice;
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        let Some(neighbour) = swarm.neighbours.get(&from) else { return };
+        let Some(want) = swarm.evidence.value(chunk, neighbour.claim(chunk)) else { return };
+        let request = self.next_request;
+        self.next_request += 1;
+        self.turns += 1;
+        swarm.served_at = self.turns;
+        swarm.asked.entry(chunk).or_default().push(request);
+        let len = swarm.layout.len_of(ChunkIndex(chunk));
+        let swarm = swarm.id.clone();
+        self.links.entry(from).or_default().requests += 1;
+        self.requests.insert(request, Request { key, chunk, from, since: self.now, len, twice });
+        if twice {
+            self.spare -= as_f64(len);
+        }
+        let deadline = self.now + self.overdue_after(len);
+        self.wake_at(deadline, Timer::Hedge(request));
+        self.act(PeerAction::Fetch { request, from, swarm, index: ChunkIndex(chunk), want });
+    }
+
+    fn overdue_after(&self, len: u64) -> Duration {
+        let (least, most) = self.config.hedge_after;
+        (self.pace.expected(len) * OVERDUE).clamp(least, most)
+    }
+
+    /// Takes a request out of the books.
+    fn end(&mut self, number: u64) -> Option<Request> {
+        let request = self.requests.remove(&number)?;
+        if let Some(link) = self.links.get_mut(&request.from) {
+            link.requests = link.requests.saturating_sub(1);
+        }
+        if let Some(swarm) = self.swarms.get_mut(&request.key)
+            && let Some(asked) = swarm.asked.get_mut(&request.chunk)
+        {
+            asked.retain(|other| *other != number);
+            if asked.is_empty() {
+                swarm.asked.remove(&request.chunk);
+            }
+        }
+        // The slot is free for any of them; most have nothing to ask, which is found out quickly.
+        self.ready.insert(request.key);
+        Some(request)
+    }
+
+    pub(super) fn fetched(&mut self, number: u64, outcome: FetchOutcome) {
+        let Some(request) = self.end(number) else { return };
+        match outcome {
+            FetchOutcome::Stored => self.stored(&request),
+            FetchOutcome::Mismatch => self.mismatch(&request),
+            FetchOutcome::Busy => self.busy(&request),
+            FetchOutcome::NotHeld => {
+                if let Some(swarm) = self.swarms.get_mut(&request.key) {
+                    swarm.note_lacks(&request.from, request.chunk);
+                }
+                self.zone_source_failed(&request);
+            }
+            FetchOutcome::Failed => {
+                // The link is up and the stream broke: somebody else first.
+                let until = self.now + self.config.hedge_after.0;
+                if let Some(link) = self.links.get_mut(&request.from) {
+                    link.slow += 1;
+                    link.busy_until = until;
+                }
+                self.zone_source_failed(&request);
+            }
+        }
+    }
+
+    fn stored(&mut self, request: &Request) {
+        let took = self.now.since(request.since);
+        self.pace.add(took, request.len);
+        self.spare = (self.spare + self.config.duplicates * as_f64(request.len)).min(SPARE_MAX);
+        if let Some(link) = self.links.get_mut(&request.from) {
+            link.delivered(took, request.len);
+        }
+        self.cancel_losers(request);
+        let Some(swarm) = self.swarms.get_mut(&request.key) else { return };
+        let Some(neighbour) = swarm.neighbours.get(&request.from) else { return };
+        let claim = neighbour.claim(request.chunk);
+        if swarm.hold(request.chunk, claim) {
+            swarm.fresh.push(request.chunk);
+            swarm.zone_progress |= swarm.zone_source(request.chunk).is_some();
+            self.after_held(request.key, request.chunk);
+        }
+    }
+
+    /// The chunk is here; nobody else need send it.
+    fn cancel_losers(&mut self, winner: &Request) {
+        let asked = self.swarms.get(&winner.key).and_then(|swarm| swarm.asked.get(&winner.chunk));
+        for loser in asked.cloned().unwrap_or_default() {
+            let lost = self.end(loser);
+            // The second was asked because the first stood still: it had sent little.
+            if winner.twice && lost.is_some_and(|lost| !lost.twice) {
+                self.spare += as_f64(winner.len);
+            }
+            self.act(PeerAction::Cancel { request: loser });
+        }
+    }
+
+    /// What follows from a chunk newly held, wherever it came from.
+    pub(super) fn after_held(&mut self, key: Key, chunk: u32) {
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        let (held, front) = (&swarm.held, swarm.front);
+        for reader in swarm.readers.values_mut() {
+            if reader.cursor == chunk {
+                let next = held.missing_from(ChunkIndex(chunk.max(front.min(held.len()))));
+                reader.cursor = next.map(|index| index.0).next().unwrap_or(held.len());
+            }
+        }
+        self.ready.insert(key);
+        self.finish_zone_leases(key);
+        self.flush_soon(key);
+        self.check_whole(key);
+    }
+
+    fn mismatch(&mut self, request: &Request) {
+        let count = self.rejected.len();
+        if count < REMEMBERED_NODES || self.rejected.contains_key(&request.from) {
+            *self.rejected.entry(request.from).or_default() += 1;
+        }
+        if let Some(swarm) = self.swarms.get_mut(&request.key)
+            && let Some(neighbour) = swarm.neighbours.get_mut(&request.from)
+        {
+            neighbour.failed.insert(request.chunk);
+            swarm.note_lacks(&request.from, request.chunk);
+        }
+        self.zone_source_failed(request);
+        let Some(link) = self.links.get_mut(&request.from) else { return };
+        link.strikes += 1;
+        if link.strikes >= self.config.strikes {
+            self.shun(request.from);
+        }
+    }
+
+    fn busy(&mut self, request: &Request) {
+        let chunk_time = self.pace.expected(request.len);
+        let jitter = self.rng.f64();
+        if let Some(link) = self.links.get_mut(&request.from) {
+            link.busy(self.now, chunk_time, jitter);
+        }
+    }
+
+    /// A request takes long: somebody else is asked as well; past the longest time it is given up.
+    pub(super) fn overdue(&mut self, number: u64) {
+        let Some(request) = self.requests.get(&number).cloned() else { return };
+        if let Some(link) = self.links.get_mut(&request.from) {
+            link.slow += 1;
+        }
+        let age = self.now.since(request.since);
+        if age >= self.config.hedge_after.1 {
+            self.act(PeerAction::Cancel { request: number });
+            self.fetched(number, FetchOutcome::Failed);
+            return;
+        }
+        let Some(swarm) = self.swarms.get(&request.key) else { return };
+        let alone = swarm.asked.get(&request.chunk).is_none_or(|asked| asked.len() < 2);
+        let allowed = self.spare + (CREDIT - 1.0) * as_f64(request.len) >= 0.0;
+        let other = self.other_holder(swarm, request.chunk, request.from);
+        if let (true, true, Some(from)) = (alone, allowed, other) {
+            self.ask(Choice { key: request.key, chunk: request.chunk, from, twice: true });
+        }
+        // Look again: later there may be somebody else.
+        let (least, most) = self.config.hedge_after;
+        let again = (self.now + least.max(age / 2)).min(request.since + most);
+        self.wake_at(again, Timer::Hedge(number));
+    }
+
+    fn requests_where(&self, wanted: impl Fn(&Request) -> bool) -> Vec<u64> {
+        self.requests.iter().filter(|(_, request)| wanted(request)).map(|(number, _)| *number).collect()
+    }
+
+    fn cancel(&mut self, numbers: Vec<u64>) {
+        for number in numbers {
+            self.end(number);
+            self.act(PeerAction::Cancel { request: number });
+        }
+    }
+
+    /// The link is gone, and with it what was asked over it.
+    pub(super) fn fail_requests_to(&mut self, node: NodeId) {
+        self.cancel(self.requests_where(|request| request.from == node));
+    }
+
+    pub(super) fn cancel_from(&mut self, key: Key, node: NodeId) {
+        self.cancel(self.requests_where(|request| request.key == key && request.from == node));
+    }
+
+    /// Ends all that is under way for a swarm.
+    pub(super) fn cancel_all(&mut self, key: Key) {
+        self.cancel(self.requests_where(|request| request.key == key));
+        self.drop_leases(key);
+    }
+}
