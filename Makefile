@@ -1,9 +1,9 @@
-# Targets: build, demo, test, check, deps. Everything else is plain cargo.
+# Targets: build, demo, test, check, bench, deps. Everything else is plain cargo.
 
 CARGO ?= cargo
 SHOAL := $(or $(CARGO_TARGET_DIR),target)/debug/shoal
 
-.PHONY: build demo test check deps rust
+.PHONY: build demo test check bench deps rust
 
 build: rust
 	@start=$$(date +%s); $(CARGO) build -p shoal-cli; \
@@ -25,6 +25,12 @@ check: rust
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test --workspace --test layout
+
+# Memory, CPU, throughput and latency of a release build, beside floors measured in the same run; takes some
+# minutes. Quicker: `make bench ARGS='--size 256MiB'`, or `ARGS='--only cpu'`.
+bench: rust
+	$(CARGO) build --release -p shoal-cli -p shoal-bench
+	$(or $(CARGO_TARGET_DIR),target)/release/shoal-bench $(ARGS)
 
 # The registry and the clients that the tests use.
 deps:

@@ -24,6 +24,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         &["proto", "swarm", "store", "origin", "transport", "scheduler", "registry-proxy", "daemon"],
     ),
     ("shoal-tests", &["proto"]),
+    ("shoal-bench", &["proto", "store", "transport", "tests"]),
 ];
 
 /// No runtime, no sockets, no files, no clock, no randomness of their own.

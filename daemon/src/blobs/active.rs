@@ -1,12 +1,13 @@
 //! A blob on its way to this node: what is here already, and who waits for more.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use shoal_origin::{Identity, Kind};
 use shoal_proto::{
-    ChunkIndex, ChunkLayout, ChunkSet, Digest, LayoutError, RegistryName, Repository, SwarmId,
+    ChunkIndex, ChunkLayout, ChunkSet, ChunkValue, Digest, LayoutError, RegistryName, Repository, SwarmId,
 };
 use shoal_registry_proxy::Source;
 use shoal_store::Partial;
@@ -83,6 +84,9 @@ struct State {
     repair: bool,
     /// Keeps the store from evicting it.
     partial: Option<Partial>,
+    /// Chunks that the store kept from before and nothing vouches for any more: they were checked when they
+    /// were written, and need not be fetched if they are still what the swarm wants.
+    kept: HashMap<u32, ChunkValue>,
 }
 
 impl ActiveBlob {
@@ -100,6 +104,7 @@ impl ActiveBlob {
             outage: None,
             repair: false,
             partial: None,
+            kept: HashMap::new(),
         };
         let changes = watch::Sender::new(0);
         let (digest, registry) = (wanted.digest, wanted.registry);
@@ -168,6 +173,7 @@ impl ActiveBlob {
         self.change(|state| {
             state.round = round;
             state.available = ChunkSet::empty(count);
+            state.kept.clear();
             state.phase = Phase::Fetching;
         });
     }
@@ -219,6 +225,16 @@ impl ActiveBlob {
 
     pub(crate) fn outage(&self) -> Option<Arc<str>> {
         self.lock().outage.clone()
+    }
+
+    /// Notes what the store kept without anything to vouch for it.
+    pub(crate) fn set_kept(&self, kept: HashMap<u32, ChunkValue>) {
+        self.lock().kept = kept;
+    }
+
+    /// The value of a chunk that the store kept so.
+    pub(crate) fn kept(&self, index: ChunkIndex) -> Option<ChunkValue> {
+        self.lock().kept.get(&index.0).copied()
     }
 
     /// The store's hold on what is fetched, for as long as the download goes on.

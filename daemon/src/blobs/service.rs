@@ -188,8 +188,18 @@ fn prepare(store: &Store, blob: Arc<ActiveBlob>) -> Result<Joining, OpenError> {
         }
     };
     let chunks = partial.chunks()?;
-    let entries: Vec<SignedEntry> =
-        chunks.iter().filter_map(|chunk| SignedEntry::from_bytes(&chunk.evidence).ok()).collect();
+    let mut entries = Vec::with_capacity(chunks.len());
+    let mut kept = HashMap::new();
+    for chunk in chunks {
+        match SignedEntry::from_bytes(&chunk.evidence) {
+            Ok(signed) => entries.push(signed),
+            // An attested map vouched for it; the swarm brings one again.
+            Err(_) => {
+                kept.insert(chunk.index.0, chunk.value);
+            }
+        }
+    }
+    blob.set_kept(kept);
     let held = partial.held();
     blob.set_available(held.clone());
     blob.keep(partial);

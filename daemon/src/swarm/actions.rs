@@ -72,7 +72,12 @@ impl Driver {
             self.feed(PeerEvent::Fetched { request, outcome: FetchOutcome::Failed });
             return;
         };
-        let evidence = None::<Vec<u8>>; // EVIDENCE
+        if blob.kept(index) == Some(want) {
+            blob.add(index, Source::Local);
+            self.feed(PeerEvent::Fetched { request, outcome: FetchOutcome::Stored });
+            return;
+        }
+        let evidence = self.machine.evidence(&swarm, index, want).map(|signed| signed.to_bytes());
         let order = Fetch {
             request,
             from,

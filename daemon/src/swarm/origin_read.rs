@@ -1,5 +1,6 @@
 //! Reads the chunks of a lease from the origin, in order, and passes on each as soon as it is hashed.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use shoal_origin::{BlobStream, Failure, OriginError};
 use shoal_proto::message::{Lease, LeaseFailure};
-use shoal_proto::{ChunkIndex, ChunkLayout, Entry, SignedEntry, VerifiedChunk};
+use shoal_proto::{ChunkIndex, ChunkLayout, ChunkValue, Entry, SignedEntry, VerifiedChunk};
 use tracing::{debug, warn};
 
 use super::Input;
@@ -15,7 +16,7 @@ use super::driver::DriverParts;
 use super::fetch::kib;
 use super::inbox::OriginFailure;
 use super::write::{WriteError, WriteTo, write};
-use crate::blobs::ActiveBlob;
+use crate::blobs::{ActiveBlob, OriginContext};
 
 /// A registry that says 429 without saying for how long is left alone for this long.
 const THROTTLED_FOR: Duration = Duration::from_secs(5);
@@ -36,33 +37,48 @@ async fn run(
     blob: &ActiveBlob,
     to: WriteTo,
 ) -> Result<(), OriginFailure> {
+    let mut next = lease.chunks.start;
+    while next < lease.chunks.end {
+        if let Some(value) = blob.kept(ChunkIndex(next)) {
+            // It came before the last start, and was checked then.
+            let signed = sign(parts, lease, ChunkIndex(next), value)?;
+            parts.handle.send(Input::OriginChunk(signed)).await;
+            next += 1;
+            continue;
+        }
+        let missing = |index: &u32| blob.kept(ChunkIndex(*index)).is_none();
+        let end = (next..lease.chunks.end).take_while(missing).last().unwrap_or(next) + 1;
+        read(parts, lease, blob, next..end, &to).await?;
+        next = end;
+    }
+    Ok(())
+}
+
+/// One ranged GET.
+async fn read(
+    parts: &DriverParts,
+    lease: &Lease,
+    blob: &ActiveBlob,
+    wanted: Range<u32>,
+    to: &WriteTo,
+) -> Result<(), OriginFailure> {
     let layout = blob.layout;
-    let context = blob.context();
     let origin = parts.origins.admit(&blob.registry).map_err(|error| failed(&error))?;
-    let bytes = layout.range(ChunkIndex(lease.chunks.start)).start
-        ..layout.range(ChunkIndex(lease.chunks.end.saturating_sub(1))).end;
-    let stream = origin
-        .read_blob(
-            &context.repository,
-            context.kind,
-            &blob.digest,
-            layout.size(),
-            bytes.clone(),
-            &context.identity,
-        )
-        .await
-        .map_err(|error| failed(&error))?;
-    debug!(digest = %blob.digest, chunks = ?lease.chunks, source = "origin", "reading under a lease");
+    let bytes = layout.range(ChunkIndex(wanted.start)).start
+        ..layout.range(ChunkIndex(wanted.end.saturating_sub(1))).end;
+    let OriginContext { repository, kind, identity } = blob.context();
+    let stream = origin.read_blob(&repository, kind, &blob.digest, layout.size(), bytes, &identity).await;
+    let stream = stream.map_err(|error| failed(&error))?;
+    debug!(digest = %blob.digest, chunks = ?wanted, source = "origin", "reading under a lease");
     let mut chunks = Chunks::new(stream, layout);
-    while chunks.next < lease.chunks.end {
+    while chunks.next < wanted.end {
         let index = ChunkIndex(chunks.next);
-        // A registry without Range sends the blob from its start.
-        let wanted = lease.chunks.contains(&index.0);
         let len = layout.len_of(index);
         let memory = parts.memory.acquire_many(kib(len)).await;
         let _memory = memory.map_err(|_| abandoned("the node is stopping"))?;
         let bytes = chunks.read(parts, len).await?;
-        if !wanted {
+        // A registry without Range sends the blob from its start.
+        if !wanted.contains(&index.0) {
             continue;
         }
         let check = move || VerifiedChunk::from_origin(&layout, index, bytes.freeze());
@@ -72,6 +88,16 @@ async fn run(
         parts.handle.send(Input::OriginChunk(signed)).await;
     }
     Ok(())
+}
+
+fn sign(
+    parts: &DriverParts,
+    lease: &Lease,
+    index: ChunkIndex,
+    value: ChunkValue,
+) -> Result<SignedEntry, OriginFailure> {
+    let entry = Entry { swarm: lease.swarm.clone(), index, value, token: lease.token, signer: parts.me };
+    entry.sign(&parts.key).map_err(|error| abandoned(&error.to_string()))
 }
 
 /// Hashes a chunk, signs for it, and writes it with its entry as evidence.
@@ -87,9 +113,7 @@ async fn keep(
         why: LeaseFailure::Unreachable,
         reason: error.to_string().into(),
     })?;
-    let entry =
-        Entry { swarm: lease.swarm.clone(), index, value: chunk.value, token: lease.token, signer: parts.me };
-    let signed = entry.sign(&parts.key).map_err(|error| abandoned(&error.to_string()))?;
+    let signed = sign(parts, lease, index, chunk.value)?;
     match write(parts, to, signed.to_bytes(), move || Ok(chunk)).await {
         Some(Ok(_)) => Ok(signed),
         Some(Err(WriteError::Store(error))) => {

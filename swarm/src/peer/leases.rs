@@ -17,6 +17,11 @@ impl PeerMachine {
         let key = self.by_id.get(&lease.swarm).copied();
         let usable = key.and_then(|key| self.swarms.get(&key)).and_then(|swarm| trimmed(swarm, &lease));
         let (Some(key), Some(chunks)) = (key, usable) else {
+            // The tracker may not know that this node has them already.
+            if let Some(key) = key {
+                self.session.announce(key);
+                self.send_joins();
+            }
             self.give_back(&lease.swarm, lease.token, LeaseFailure::Abandoned);
             return;
         };
@@ -28,25 +33,13 @@ impl PeerMachine {
         }
         match lease.kind.clone() {
             LeaseKind::Origin => {
-                self.cancel_asked(key, &lease);
+                lease.chunks.clone().for_each(|chunk| self.cancel_chunk(key, chunk));
                 self.act(PeerAction::FetchOrigin(lease));
             }
             LeaseKind::Zone(source) => {
                 self.add_neighbour(key, source, true);
                 self.ready.insert(key);
             }
-        }
-    }
-
-    /// What is on its way already is not read from the origin again only if it arrives first; a lease is rarely
-    /// given for what a neighbour has.
-    fn cancel_asked(&mut self, key: Key, lease: &Lease) {
-        let Some(swarm) = self.swarms.get(&key) else { return };
-        let asked: Vec<u64> =
-            swarm.asked.range(lease.chunks.clone()).flat_map(|(_, requests)| requests.clone()).collect();
-        for request in asked {
-            self.act(PeerAction::Cancel { request });
-            self.fetched(request, super::FetchOutcome::Failed);
         }
     }
 
@@ -119,16 +112,8 @@ impl PeerMachine {
             swarm.fresh.push(chunk);
             // Nobody else has it yet.
             self.urgent.insert(key);
-            self.cancel(key, chunk);
+            self.cancel_chunk(key, chunk);
             self.after_held(key, chunk);
-        }
-    }
-
-    fn cancel(&mut self, key: Key, chunk: u32) {
-        let asked = self.swarms.get(&key).and_then(|swarm| swarm.asked.get(&chunk)).cloned();
-        for request in asked.unwrap_or_default() {
-            self.act(PeerAction::Cancel { request });
-            self.fetched(request, super::FetchOutcome::Failed);
         }
     }
 

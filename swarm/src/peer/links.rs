@@ -12,7 +12,7 @@ const BUSY_MIN: Duration = Duration::from_millis(2);
 /// Longest wait after BUSY: a slot is free again long before.
 const BUSY_MAX: Duration = Duration::from_millis(500);
 /// Times the wait doubles.
-const BUSY_DOUBLES: u32 = 5;
+const BUSY_DOUBLES: u32 = 1;
 /// Samples of which the median is taken.
 const SAMPLES: usize = 31;
 /// A shorter chunk says more about latency than about pace.

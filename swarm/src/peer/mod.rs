@@ -258,8 +258,7 @@ impl PeerMachine {
         }
         self.session.announce(key);
         self.ready.insert(key);
-        let starving = self.now + self.config.starved_after;
-        self.wake_at(starving, Timer::Starving(key));
+        self.watch(key);
         self.check_whole(key);
     }
 
@@ -320,6 +319,7 @@ impl PeerMachine {
             self.session.announce(key);
         }
         self.ready.insert(key);
+        self.watch(key);
     }
 
     fn lost(&mut self, id: &SwarmId, chunks: &[ChunkIndex]) {
@@ -339,8 +339,7 @@ impl PeerMachine {
         }
         self.session.announce(key);
         self.ready.insert(key);
-        let starving = self.now + self.config.starved_after;
-        self.wake_at(starving, Timer::Starving(key));
+        self.watch(key);
         self.check_whole(key);
     }
 
@@ -397,9 +396,10 @@ fn take_proof(swarm: &mut Swarm, held: &Held, proof: Option<Proof>) {
             }
         }
         Some(Proof::Entries(entries)) => {
-            for signed in entries.iter().filter(|signed| signed.entry.swarm == swarm.id) {
+            for signed in entries {
                 let index = signed.entry.index;
-                if let Some(claim) = swarm.evidence.add(signed)
+                if signed.entry.swarm == swarm.id
+                    && let Some(claim) = swarm.evidence.add(&signed)
                     && chunks.contains(index)
                 {
                     swarm.hold(index.0, claim);

@@ -122,8 +122,7 @@ impl PeerMachine {
         let key = self.add_swarm(swarm);
         self.act(PeerAction::NewRound { old: before.id, new: new.clone() });
         self.session.announce(key);
-        let starving = self.now + self.config.starved_after;
-        self.wake_at(starving, Timer::Starving(key));
+        self.watch(key);
     }
 }
 

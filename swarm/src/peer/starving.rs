@@ -29,12 +29,24 @@ impl PeerMachine {
         })
     }
 
+    /// Begins to look, unless it does already.
+    pub(super) fn watch(&mut self, key: Key) {
+        let at = self.now + self.config.starved_after;
+        if let Some(swarm) = self.swarms.get_mut(&key)
+            && !std::mem::replace(&mut swarm.watched, true)
+        {
+            self.wake_at(at, Timer::Starving(key));
+        }
+    }
+
     /// Looks once per period: who is stuck, or waits in front of a hole, tells the tracker; less and less often.
     pub(super) fn look_for_starving(&mut self, key: Key) {
-        let Some(swarm) = self.swarms.get(&key) else { return };
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
         if !swarm.is_fetching() {
+            swarm.watched = false;
             return;
         }
+        let Some(swarm) = self.swarms.get(&key) else { return };
         let held = swarm.held.count();
         let first = swarm.missing().take(REPORTED).find(|chunk| swarm.is_out_of_reach(self, *chunk));
         let (before, held_before) = swarm.starved;

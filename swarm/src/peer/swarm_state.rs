@@ -122,9 +122,11 @@ pub(super) struct Swarm {
     pub(super) zone_progress: bool,
     pub(super) flush_at: Option<Time>,
     pub(super) retry_at: Option<Time>,
-    /// The chunk that was out of reach at the last look, how much was held then, and the wait after it.
+    /// The chunk that was out of reach at the last look, and how much was held then.
     pub(super) starved: (Option<u32>, u32),
     pub(super) starved_times: u32,
+    /// Whether it is looked at regularly for chunks out of reach.
+    pub(super) watched: bool,
     pub(super) starved_next: Time,
     pub(super) served_at: u64,
     pub(super) reported: u64,
@@ -167,6 +169,7 @@ impl Swarm {
             retry_at: None,
             starved: (None, 0),
             starved_times: 0,
+            watched: false,
             starved_next: Time::ZERO,
             served_at: 0,
             reported: 0,

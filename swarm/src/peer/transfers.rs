@@ -210,6 +210,12 @@ impl PeerMachine {
         }
     }
 
+    /// A chunk is had, or read, otherwise.
+    pub(super) fn cancel_chunk(&mut self, key: Key, chunk: u32) {
+        let asked = self.swarms.get(&key).and_then(|swarm| swarm.asked.get(&chunk)).cloned();
+        self.cancel(asked.unwrap_or_default());
+    }
+
     /// The link is gone, and with it what was asked over it.
     pub(super) fn fail_requests_to(&mut self, node: NodeId) {
         self.cancel(self.requests_where(|request| request.from == node));

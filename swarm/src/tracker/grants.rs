@@ -1,0 +1,245 @@
+//! The life of a lease: progress, time, return, loss of its holder.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use shoal_proto::message::{Lease, LeaseFailure, LeaseKind, TrackerMessage};
+use shoal_proto::{ChunkIndex, LeaseToken, SignedEntry, SwarmId};
+
+use super::swarm_state::{Grant, Place};
+use super::{NodeKey, SwarmKey, Timer, TrackerMachine, ZoneKey, round_0};
+
+/// Rest after a lease that failed; doubles up to the longest.
+const REST: Duration = Duration::from_millis(500);
+const REST_MAX: Duration = Duration::from_secs(30);
+
+impl TrackerMachine {
+    /// The swarm of this name, if it is the present round.
+    pub(super) fn present_round(&self, id: &SwarmId) -> Option<SwarmKey> {
+        let key = *self.by_id.get(&round_0(id))?;
+        (self.swarms.get(&key)?.id.round == id.round).then_some(key)
+    }
+
+    pub(super) fn grant(
+        &mut self,
+        key: SwarmKey,
+        node: NodeKey,
+        zone: Option<ZoneKey>,
+        chunks: Range<u32>,
+        lasts: Duration,
+        kind: LeaseKind,
+    ) {
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        let counter = self.next_token;
+        self.next_token += 1;
+        let places = match zone {
+            None => Some(&mut swarm.places),
+            Some(zone) => swarm.zones.get_mut(&zone).map(|zone| &mut zone.places),
+        };
+        if let Some(places) = places {
+            chunks.clone().for_each(|chunk| places.set(chunk, Place::Leased));
+        }
+        match zone.and_then(|zone| swarm.zones.get_mut(&zone)) {
+            None => swarm.origin_grants += 1,
+            Some(zone) => zone.grants += 1,
+        }
+        let (ends, left) = (self.now + lasts, chunks.end - chunks.start);
+        let moved = self.now;
+        let grant = Grant { node, zone, chunks: chunks.clone(), left, lasts, ends, moved };
+        swarm.grants.insert(counter, grant);
+        let token = LeaseToken { epoch: self.epoch, counter };
+        let lease = Lease { swarm: swarm.id.clone(), token, chunks, kind, lasts };
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.leases += 1;
+        }
+        self.timers.insert((ends, Timer::LeaseEnds(key, counter)));
+        self.send(node, TrackerMessage::Lease(lease));
+    }
+
+    /// Takes a lease out of the books; what did not come is absent again.
+    pub(super) fn end_grant(&mut self, key: SwarmKey, counter: u64) -> Option<Grant> {
+        let swarm = self.swarms.get_mut(&key)?;
+        let grant = swarm.grants.remove(&counter)?;
+        let origin = swarm.id.origin.clone();
+        let places = match grant.zone {
+            None => {
+                swarm.origin_grants -= 1;
+                Some(&mut swarm.places)
+            }
+            Some(zone) => swarm.zones.get_mut(&zone).map(|zone| {
+                zone.grants = zone.grants.saturating_sub(1);
+                &mut zone.places
+            }),
+        };
+        if let Some(places) = places {
+            for chunk in grant.chunks.clone().filter(|_| grant.left > 0) {
+                if places.get(chunk) == Place::Leased {
+                    places.set(chunk, Place::Absent);
+                }
+            }
+        }
+        self.timers.remove(&(grant.ends, Timer::LeaseEnds(key, counter)));
+        if let Some(node) = self.nodes.get_mut(&grant.node) {
+            node.leases = node.leases.saturating_sub(1);
+        }
+        if grant.zone.is_none() {
+            self.origin_grant_ended(&origin);
+        }
+        self.stir(key);
+        Some(grant)
+    }
+
+    /// A node has a chunk. Whoever held a lease on it need not bring it any more.
+    pub(super) fn present(&mut self, key: SwarmKey, node: NodeKey, chunk: u32) {
+        let Some(zone) = self.nodes.get(&node).map(|node| node.zone) else { return };
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        let mut ended = Vec::new();
+        for scope in [None, Some(zone)] {
+            let places = match scope {
+                None => Some(&mut swarm.places),
+                Some(zone) => swarm.zones.get_mut(&zone).map(|zone| &mut zone.places),
+            };
+            let Some(places) = places else { continue };
+            let before = places.get(chunk);
+            if !matches!(before, Place::At(_)) && chunk < places.len() {
+                places.set(chunk, Place::At(node));
+                self.stirred.insert(key);
+            }
+            if before == Place::Leased
+                && let Some((counter, grant)) =
+                    swarm.grants.iter_mut().find(|(_, g)| g.zone == scope && g.chunks.contains(&chunk))
+            {
+                grant.left = grant.left.saturating_sub(1);
+                if grant.left == 0 {
+                    ended.push((*counter, grant.node));
+                }
+            }
+        }
+        for (counter, holder) in ended {
+            if holder != node {
+                self.revoke(key, counter, holder);
+            }
+            self.end_grant(key, counter);
+        }
+    }
+
+    fn revoke(&mut self, key: SwarmKey, counter: u64, holder: NodeKey) {
+        let Some(swarm) = self.swarms.get(&key) else { return };
+        let token = LeaseToken { epoch: self.epoch, counter };
+        let message = TrackerMessage::Revoke { swarm: swarm.id.clone(), token };
+        self.send(holder, message);
+    }
+
+    pub(super) fn progress(
+        &mut self,
+        node: NodeKey,
+        id: &SwarmId,
+        token: LeaseToken,
+        entries: &[SignedEntry],
+    ) {
+        let Some(key) = self.present_round(id) else { return };
+        let Some(me) = self.nodes.get(&node).map(|node| node.info.node) else { return };
+        if self.shunned.contains(&me) || !self.is_member(key, node) {
+            return;
+        }
+        let known: Vec<&SignedEntry> = entries
+            .iter()
+            .filter(|signed| signed.entry.signer == me && signed.entry.swarm == *id)
+            .collect();
+        // Renewed first: what comes last ends it.
+        if token.epoch == self.epoch && !known.is_empty() {
+            self.renew(key, node, token.counter, known.len());
+        }
+        for signed in &known {
+            let ChunkIndex(chunk) = signed.entry.index;
+            if let Some(swarm) = self.swarms.get_mut(&key)
+                && let Some(slot) = swarm.claims.get_mut(chunk as usize)
+                && slot.is_none()
+            {
+                *slot = Some((signed.entry.value, me));
+                let len = swarm.layout.len_of(signed.entry.index);
+                let origin = swarm.id.origin.clone();
+                self.count_bytes(&origin, len);
+            }
+            self.present(key, node, chunk);
+        }
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.failures = 0;
+        }
+        self.relay(key, node, &known);
+    }
+
+    /// Progress: the lease goes on, and its pace is known better.
+    pub(super) fn renew(&mut self, key: SwarmKey, node: NodeKey, counter: u64, chunks: usize) {
+        let now = self.now;
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        let chunk_size = swarm.layout.chunk_size();
+        let origin = swarm.id.origin.clone();
+        let Some(grant) = swarm.grants.get_mut(&counter).filter(|grant| grant.node == node) else { return };
+        let took = now.since(grant.moved);
+        let before = grant.ends;
+        grant.moved = now;
+        grant.ends = now + grant.lasts;
+        let (ends, from_origin) = (grant.ends, grant.zone.is_none());
+        self.timers.remove(&(before, Timer::LeaseEnds(key, counter)));
+        self.timers.insert((ends, Timer::LeaseEnds(key, counter)));
+        if from_origin {
+            self.observe(&origin, took, chunk_size.saturating_mul(chunks as u64));
+        }
+    }
+
+    pub(super) fn lease_may_end(&mut self, key: SwarmKey, counter: u64) {
+        let Some(grant) = self.swarms.get(&key).and_then(|swarm| swarm.grants.get(&counter)) else { return };
+        let (ends, holder) = (grant.ends, grant.node);
+        if ends > self.now {
+            return;
+        }
+        self.revoke(key, counter, holder);
+        self.end_grant(key, counter);
+        self.expired += 1;
+        self.rest(holder);
+    }
+
+    pub(super) fn returned(&mut self, node: NodeKey, id: &SwarmId, token: LeaseToken, why: LeaseFailure) {
+        let Some(key) = self.present_round(id).filter(|_| token.epoch == self.epoch) else { return };
+        let grant = self.swarms.get(&key).and_then(|swarm| swarm.grants.get(&token.counter));
+        if grant.is_none_or(|grant| grant.node != node) {
+            return;
+        }
+        let Some(grant) = self.end_grant(key, token.counter) else { return };
+        match why {
+            LeaseFailure::Refused if grant.zone.is_none() => self.refused(key, node),
+            LeaseFailure::Throttled(time) if grant.zone.is_none() => self.throttled(&id.origin, time),
+            LeaseFailure::Abandoned => {
+                // Whoever gives back at once would be given the same again at once.
+                let until = self.now + REST;
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.rests_until = node.rests_until.max(until);
+                }
+            }
+            _ => self.rest(node),
+        }
+    }
+
+    fn refused(&mut self, key: SwarmKey, node: NodeKey) {
+        if let Some(swarm) = self.swarms.get_mut(&key)
+            && let Some(member) = swarm.members.get_mut(&node)
+        {
+            member.refused = true;
+            swarm.lessees.remove(node);
+        }
+    }
+
+    /// A lease failed in this node's hands: others first, for a time that doubles.
+    fn rest(&mut self, node: NodeKey) {
+        let jitter = 0.5 + self.rng.f64();
+        let Some(node) = self.nodes.get_mut(&node) else { return };
+        let wait = REST * 2u32.pow(node.failures.min(6));
+        node.failures += 1;
+        node.rests_until = self.now + wait.mul_f64(jitter).clamp(REST, REST_MAX);
+    }
+
+    pub(super) fn is_member(&self, key: SwarmKey, node: NodeKey) -> bool {
+        self.swarms.get(&key).is_some_and(|swarm| swarm.members.contains_key(&node))
+    }
+}

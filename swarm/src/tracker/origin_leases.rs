@@ -1,0 +1,189 @@
+//! Who reads from an origin, what, and when.
+//!
+//! Fair between the blobs of an origin: small ones first, then the one of which the least share was given out, so that
+//! the layers of an image progress together. Fair between nodes: whoever holds fewest leases; several to
+//! one node only where nobody else may have them, so that a lone node still reaches the origin's full speed.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Duration;
+
+use shoal_proto::RegistryName;
+use shoal_proto::message::LeaseKind;
+
+use super::swarm_state::Swarm;
+use super::{NodeKey, SwarmKey, Timer, TrackerMachine};
+use crate::Time;
+
+/// A lease has at least so many chunks where the blob has them: fewer cost a request each.
+const LEAST: u32 = 4;
+/// Blobs of so few chunks come first.
+const SMALL: u32 = 4;
+/// Nodes that are looked at for one lease.
+const LOOKED_AT: usize = 16;
+/// What a lease is taken to deliver before anything was measured, bytes per second: a slow link.
+const UNKNOWN_PACE: f64 = 512.0 * 1024.0;
+
+/// An upstream registry.
+#[derive(Debug, Default)]
+pub(super) struct Origin {
+    grants: usize,
+    /// It said 429.
+    paused_until: Time,
+    /// Swarms with chunks to read: whether large, the share given out, the swarm.
+    queue: BTreeSet<(bool, u32, SwarmKey)>,
+    /// Seconds for a byte under one lease, smoothed.
+    pace: Option<f64>,
+    /// Bytes that lease holders reported.
+    pub(super) bytes: u64,
+}
+
+// Lengths are below 2^53.
+#[allow(clippy::cast_precision_loss)]
+fn as_f64(len: u64) -> f64 {
+    len as f64
+}
+
+impl TrackerMachine {
+    pub(super) fn origin_grant_ended(&mut self, origin: &RegistryName) {
+        if let Some(origin) = self.origins.get_mut(origin) {
+            origin.grants = origin.grants.saturating_sub(1);
+            // Another blob of this origin may have waited for it.
+            let waiting: Vec<SwarmKey> = origin.queue.first().map(|(.., key)| *key).into_iter().collect();
+            self.stirred.extend(waiting);
+        }
+    }
+
+    pub(super) fn count_bytes(&mut self, origin: &RegistryName, bytes: u64) {
+        self.origins.entry(origin.clone()).or_default().bytes += bytes;
+    }
+
+    pub(super) fn observe(&mut self, origin: &RegistryName, took: Duration, bytes: u64) {
+        let origin = self.origins.entry(origin.clone()).or_default();
+        let sample = took.as_secs_f64() / as_f64(bytes.max(1));
+        origin.pace = Some(origin.pace.map_or(sample, |pace| pace + 0.2 * (sample - pace)));
+    }
+
+    pub(super) fn throttled(&mut self, name: &RegistryName, time: Duration) {
+        let until = self.now + time.min(self.config.throttled_max);
+        let origin = self.origins.entry(name.clone()).or_default();
+        origin.paused_until = origin.paused_until.max(until);
+        self.timers.insert((origin.paused_until, Timer::Origin(name.clone())));
+    }
+
+    /// How long a lease may go without progress.
+    pub(super) fn lease_time(&self, swarm: &Swarm) -> Duration {
+        let pace = self.origins.get(&swarm.id.origin).and_then(|origin| origin.pace);
+        let chunk = as_f64(swarm.layout.chunk_size().min(swarm.layout.size()));
+        let expected = chunk * pace.unwrap_or(1.0 / UNKNOWN_PACE);
+        let longest = self.config.lease_time_max;
+        let time = Duration::from_secs_f64((3.0 * expected).clamp(0.0, longest.as_secs_f64()));
+        time.max(self.config.lease_time)
+    }
+
+    /// Puts a swarm where it belongs in its origin's queue; gives the origin's name if leases may be given.
+    pub(super) fn queue(&mut self, key: SwarmKey) -> Option<RegistryName> {
+        let swarm = self.swarms.get(&key)?;
+        let blob = self.blobs.get(&(swarm.id.digest, swarm.id.size));
+        let whole = blob.is_some_and(super::Blob::is_complete_somewhere) && !swarm.distrusts_complete;
+        let needs = swarm.places.absent() > 0
+            && !whole
+            && !swarm.lessees.is_empty()
+            && swarm.origin_grants < self.config.leases_per_blob;
+        let given = u64::from(swarm.chunks() - swarm.places.absent()) * 1000;
+        let share = u32::try_from(given / u64::from(swarm.chunks().max(1))).unwrap_or(1000);
+        let place = needs.then_some((swarm.chunks() > SMALL, share));
+        let name = swarm.id.origin.clone();
+        let before = swarm.queued;
+        let origin = self.origins.entry(name.clone()).or_default();
+        if let Some((large, share)) = before {
+            origin.queue.remove(&(large, share, key));
+        }
+        if let Some((large, share)) = place {
+            origin.queue.insert((large, share, key));
+        }
+        if let Some(swarm) = self.swarms.get_mut(&key) {
+            swarm.queued = place;
+        }
+        place.map(|_| name)
+    }
+
+    pub(super) fn unqueue(&mut self, swarm: &Swarm, key: SwarmKey) {
+        if let (Some((large, share)), Some(origin)) = (swarm.queued, self.origins.get_mut(&swarm.id.origin)) {
+            origin.queue.remove(&(large, share, key));
+        }
+    }
+
+    pub(super) fn give_origin_leases(&mut self, name: &RegistryName) {
+        while self.open
+            && let Some(origin) = self.origins.get(name)
+            && origin.grants < self.config.leases_per_origin
+            && origin.paused_until <= self.now
+            && let Some(&(.., key)) = origin.queue.first()
+        {
+            if self.give_origin_lease(key) {
+                if let Some(origin) = self.origins.get_mut(name) {
+                    origin.grants += 1;
+                }
+                self.queue(key);
+            } else if let Some(swarm) = self.swarms.get_mut(&key)
+                && let Some((large, share)) = swarm.queued.take()
+                && let Some(origin) = self.origins.get_mut(name)
+            {
+                // Something will stir it: a lease that ends, a node that joins or has rested.
+                origin.queue.remove(&(large, share, key));
+            }
+        }
+    }
+
+    fn give_origin_lease(&mut self, key: SwarmKey) -> bool {
+        let Some(swarm) = self.swarms.get(&key) else { return false };
+        let per_blob = u32::try_from(self.config.leases_per_blob).unwrap_or(u32::MAX).max(1);
+        let most = self.config.lease_chunks.max(LEAST);
+        let chunks = swarm.places.first_absent(swarm.places.absent().div_ceil(per_blob).clamp(LEAST, most));
+        let lasts = self.lease_time(swarm);
+        let Some(node) = self.lessee(key, &chunks) else { return false };
+        self.grant(key, node, None, chunks, lasts, LeaseKind::Origin);
+        true
+    }
+
+    /// The node to give these chunks to.
+    fn lessee(&mut self, key: SwarmKey, chunks: &Range<u32>) -> Option<NodeKey> {
+        let swarm = self.swarms.get(&key)?;
+        let lessees = swarm.lessees.len().max(1);
+        let most = self.config.leases_per_node.max(self.config.leases_per_blob.div_ceil(lessees));
+        let mut rested = None;
+        let mut best = None;
+        let all_suspect = !swarm.past.is_empty() && swarm.members.keys().all(|node| {
+            let id = self.nodes.get(node).map(|node| node.info.node);
+            !swarm.lessees.contains(*node) || id.is_some_and(|id| swarm.is_suspect(&id, chunks))
+        });
+        // In a later round few may be left, and a draw may miss them.
+        let looked_at = if swarm.past.is_empty() { LOOKED_AT } else { usize::MAX };
+        for key in swarm.lessees.sample(looked_at, &mut self.rng) {
+            let Some(node) = self.nodes.get(&key) else { continue };
+            if node.rests_until > self.now {
+                rested = Some(rested.map_or(node.rests_until, |at: Time| at.min(node.rests_until)));
+                continue;
+            }
+            if swarm.grants_of(key, None) >= most
+                || (!all_suspect && swarm.is_suspect(&node.info.node, chunks))
+            {
+                continue;
+            }
+            let in_zone = swarm.grants.values().filter(|grant| {
+                grant.zone.is_none() && self.nodes.get(&grant.node).is_some_and(|other| other.zone == node.zone)
+            });
+            let rank = (node.leases, in_zone.count());
+            if best.is_none_or(|(known, _)| rank < known) {
+                best = Some((rank, key));
+            }
+        }
+        if best.is_none()
+            && let Some(at) = rested
+        {
+            self.timers.insert((at, Timer::Swarm(key)));
+        }
+        best.map(|(_, node)| node)
+    }
+}

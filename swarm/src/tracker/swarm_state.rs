@@ -1,0 +1,215 @@
+//! One blob as the tracker knows it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use shoal_proto::{ChunkLayout, ChunkValue, NodeId, SignedAttestation, SignedEntry, SwarmId};
+
+use super::roster::Roster;
+use super::{NodeKey, ZoneKey};
+use crate::Time;
+
+/// Where a chunk is, in the cluster or in a zone, in four bytes: nowhere, leased, or at a node. That node
+/// got it first; who else has it is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Absent,
+    Leased,
+    At(NodeKey),
+}
+
+/// A place for each chunk.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    slots: Vec<u32>,
+    /// No chunk before this is absent.
+    front: u32,
+    absent: u32,
+    present: u32,
+}
+
+const ABSENT: u32 = u32::MAX;
+const LEASED: u32 = u32::MAX - 1;
+
+impl Places {
+    pub(super) fn new(chunks: u32) -> Self {
+        Self { slots: vec![ABSENT; chunks as usize], front: 0, absent: chunks, present: 0 }
+    }
+
+    pub(super) fn get(&self, chunk: u32) -> Place {
+        match self.slots.get(chunk as usize) {
+            Some(&LEASED) => Place::Leased,
+            Some(&ABSENT) | None => Place::Absent,
+            Some(&node) => Place::At(node),
+        }
+    }
+
+    pub(super) fn set(&mut self, chunk: u32, place: Place) {
+        let before = self.get(chunk);
+        let Some(slot) = self.slots.get_mut(chunk as usize) else { return };
+        *slot = match place {
+            Place::Absent => ABSENT,
+            Place::Leased => LEASED,
+            Place::At(node) => node,
+        };
+        self.absent += u32::from(place == Place::Absent);
+        self.absent -= u32::from(before == Place::Absent);
+        self.present += u32::from(matches!(place, Place::At(_)));
+        self.present -= u32::from(matches!(before, Place::At(_)));
+        if place == Place::Absent {
+            self.front = self.front.min(chunk);
+        }
+        while self.front < self.len() && self.get(self.front) != Place::Absent {
+            self.front += 1;
+        }
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn front(&self) -> u32 {
+        self.front
+    }
+
+    pub(super) fn absent(&self) -> u32 {
+        self.absent
+    }
+
+    pub(super) fn present(&self) -> u32 {
+        self.present
+    }
+
+    /// The first absent chunks, adjacent, at most so many.
+    pub(super) fn first_absent(&self, most: u32) -> Range<u32> {
+        let end = (self.front..self.len()).find(|chunk| self.get(*chunk) != Place::Absent);
+        self.front..end.unwrap_or(self.len()).min(self.front.saturating_add(most))
+    }
+}
+
+/// A node's part in a swarm.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Member {
+    pub(super) wants: bool,
+    pub(super) may_lease: bool,
+    pub(super) complete: bool,
+    /// The origin refused it.
+    pub(super) refused: bool,
+    /// Members that it was told of, or that were told of it.
+    pub(super) neighbours: BTreeSet<NodeKey>,
+    /// Reports of starving while sources were said to be complete.
+    pub(super) starved: u32,
+}
+
+/// A swarm's part in a zone.
+#[derive(Clone, Debug)]
+pub(super) struct Zone {
+    pub(super) members: Roster,
+    pub(super) wanting: Roster,
+    pub(super) places: Places,
+    pub(super) grants: usize,
+}
+
+impl Zone {
+    pub(super) fn new(chunks: u32) -> Self {
+        Self { members: Roster::default(), wanting: Roster::default(), places: Places::new(chunks), grants: 0 }
+    }
+}
+
+/// A lease that was given.
+#[derive(Clone, Debug)]
+pub(super) struct Grant {
+    pub(super) node: NodeKey,
+    /// Into which zone; `None`: from the origin.
+    pub(super) zone: Option<ZoneKey>,
+    pub(super) chunks: Range<u32>,
+    /// Chunks still to come.
+    pub(super) left: u32,
+    pub(super) lasts: Duration,
+    pub(super) ends: Time,
+    /// Last progress.
+    pub(super) moved: Time,
+}
+
+/// What was signed in a round that ended.
+#[derive(Clone, Debug)]
+pub(super) struct PastRound {
+    pub(super) claims: Vec<Option<(ChunkValue, NodeId)>>,
+}
+
+/// One blob, in its present round.
+#[derive(Clone, Debug)]
+pub(super) struct Swarm {
+    pub(super) id: SwarmId,
+    pub(super) layout: ChunkLayout,
+    pub(super) members: BTreeMap<NodeKey, Member>,
+    pub(super) zones: BTreeMap<ZoneKey, Zone>,
+    pub(super) places: Places,
+    /// Who signed which value in this round.
+    pub(super) claims: Vec<Option<(ChunkValue, NodeId)>>,
+    /// All entries of a blob of few chunks.
+    pub(super) entries: Vec<SignedEntry>,
+    pub(super) grants: BTreeMap<u64, Grant>,
+    pub(super) origin_grants: usize,
+    /// Who may be given an origin lease.
+    pub(super) lessees: Roster,
+    /// Its place in its origin's queue.
+    pub(super) queued: Option<(bool, u32)>,
+    pub(super) past: Vec<PastRound>,
+    pub(super) attestations: Vec<SignedAttestation>,
+    /// Who said that the digest does not match.
+    pub(super) doubters: BTreeSet<NodeId>,
+    /// Sources that call themselves complete did not deliver.
+    pub(super) distrusts_complete: bool,
+}
+
+impl Swarm {
+    pub(super) fn new(id: SwarmId, layout: ChunkLayout) -> Self {
+        let chunks = layout.count();
+        Self {
+            id,
+            layout,
+            members: BTreeMap::new(),
+            zones: BTreeMap::new(),
+            places: Places::new(chunks),
+            claims: vec![None; chunks as usize],
+            entries: Vec::new(),
+            grants: BTreeMap::new(),
+            origin_grants: 0,
+            lessees: Roster::default(),
+            queued: None,
+            past: Vec::new(),
+            attestations: Vec::new(),
+            doubters: BTreeSet::new(),
+            distrusts_complete: false,
+        }
+    }
+
+    pub(super) fn chunks(&self) -> u32 {
+        self.layout.count()
+    }
+
+    /// The attestation that enough members signed, if no other has as many.
+    pub(super) fn attested(&self, needed: usize) -> Option<&SignedAttestation> {
+        let votes = |root: &[u8; 32]| self.attestations.iter().filter(|a| a.attestation.root == *root).count();
+        let best = self.attestations.iter().max_by_key(|signed| votes(&signed.attestation.root))?;
+        let root = best.attestation.root;
+        let others = self.attestations.iter().filter(|other| other.attestation.root != root);
+        let contested = others.into_iter().any(|other| votes(&other.attestation.root) >= votes(&root));
+        (votes(&root) >= needed && !contested).then_some(best)
+    }
+
+    /// Whether this node signed for one of these chunks in a round that failed.
+    pub(super) fn is_suspect(&self, node: &NodeId, chunks: &Range<u32>) -> bool {
+        self.past.iter().any(|round| {
+            chunks.clone().any(|chunk| {
+                matches!(round.claims.get(chunk as usize), Some(Some((_, signer))) if signer == node)
+            })
+        })
+    }
+
+    pub(super) fn grants_of(&self, node: NodeKey, zone: Option<ZoneKey>) -> usize {
+        self.grants.values().filter(|grant| grant.node == node && grant.zone == zone).count()
+    }
+}

@@ -1,0 +1,109 @@
+//! Who brings which chunks into a zone: each chunk crosses once, to one member, in blob order.
+
+use std::ops::Range;
+
+use shoal_proto::message::LeaseKind;
+
+use super::swarm_state::{Place, Swarm};
+use super::{NodeKey, SwarmKey, Timer, TrackerMachine, ZoneKey};
+
+/// How far past a zone's first absent chunk is looked: leases are given in order, so that what can be brought
+/// next is near.
+const LOOK_AHEAD: u32 = 256;
+/// Nodes that are looked at for one lease.
+const LOOKED_AT: usize = 8;
+
+impl TrackerMachine {
+    pub(super) fn give_zone_leases(&mut self, key: SwarmKey) {
+        let Some(swarm) = self.swarms.get(&key) else { return };
+        let zones: Vec<ZoneKey> = swarm.zones.keys().copied().collect();
+        let blob = (swarm.id.digest, swarm.id.size);
+        for zone in zones {
+            let whole = self.blobs.get(&blob).is_some_and(|blob| blob.is_complete_in(zone));
+            while !whole && self.give_zone_lease(key, zone) {}
+        }
+    }
+
+    fn give_zone_lease(&mut self, key: SwarmKey, zone: ZoneKey) -> bool {
+        let Some(swarm) = self.swarms.get(&key) else { return false };
+        let Some(state) = swarm.zones.get(&zone) else { return false };
+        if state.grants >= self.config.leases_per_zone || state.wanting.is_empty() {
+            return false;
+        }
+        let Some((chunks, source)) = self.next_for_zone(swarm, zone) else { return false };
+        let lasts = self.lease_time(swarm);
+        let Some(info) = self.nodes.get(&source).map(|node| node.info.clone()) else { return false };
+        let Some(node) = self.bringer(key, zone) else { return false };
+        self.grant(key, node, Some(zone), chunks, lasts, LeaseKind::Zone(info));
+        true
+    }
+
+    /// The first chunks that are in the cluster and not in this zone, and one node that has them all.
+    fn next_for_zone(&self, swarm: &Swarm, zone: ZoneKey) -> Option<(Range<u32>, NodeKey)> {
+        let places = &swarm.zones.get(&zone)?.places;
+        let front = places.front();
+        let end = front.saturating_add(LOOK_AHEAD).min(places.len());
+        for chunk in front..end {
+            if places.get(chunk) != Place::Absent {
+                continue;
+            }
+            let Some(source) = self.source(swarm, zone, chunk) else { continue };
+            let most = end.min(chunk + self.config.lease_chunks);
+            let until = (chunk..most).find(|next| {
+                places.get(*next) != Place::Absent || !self.has(swarm, source, *next)
+            });
+            return Some((chunk..until.unwrap_or(most), source));
+        }
+        None
+    }
+
+    fn is_source(&self, node: NodeKey, zone: ZoneKey) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.zone != zone && !self.shunned.contains(&node.info.node))
+    }
+
+    fn has(&self, swarm: &Swarm, node: NodeKey, chunk: u32) -> bool {
+        let Some(zone) = self.nodes.get(&node).map(|node| node.zone) else { return false };
+        let blob = self.blobs.get(&(swarm.id.digest, swarm.id.size));
+        let whole = blob.and_then(|blob| blob.complete.get(&zone)).is_some_and(|nodes| nodes.contains(node));
+        let first = swarm.zones.get(&zone).is_some_and(|zone| zone.places.get(chunk) == Place::At(node));
+        whole || first
+    }
+
+    /// A node of another zone that has this chunk. Spread over zones, so that not one node feeds them all.
+    fn source(&self, swarm: &Swarm, zone: ZoneKey, chunk: u32) -> Option<NodeKey> {
+        let mut rng = self.rng.clone();
+        // Differs from chunk to chunk and from zone to zone without being drawn from the one generator.
+        rng.seed(rng.clone().u64(..) ^ (u64::from(chunk) << 32) ^ u64::from(zone));
+        let firsts = swarm.zones.values().filter_map(|other| match other.places.get(chunk) {
+            Place::At(node) => Some(node),
+            _ => None,
+        });
+        let whole = self.blobs.get(&(swarm.id.digest, swarm.id.size)).into_iter();
+        let whole = whole.flat_map(|blob| blob.complete.values()).filter_map(|nodes| nodes.draw(&mut rng));
+        let sources: Vec<NodeKey> =
+            firsts.chain(whole).filter(|node| self.is_source(*node, zone)).collect();
+        let chosen = (chunk / self.config.lease_chunks.max(1)).wrapping_add(zone) as usize;
+        sources.get(chosen % sources.len().max(1)).copied()
+    }
+
+    /// The member that brings the chunks in.
+    fn bringer(&mut self, key: SwarmKey, zone: ZoneKey) -> Option<NodeKey> {
+        let swarm = self.swarms.get(&key)?;
+        let wanting = &swarm.zones.get(&zone)?.wanting;
+        let drawn = wanting.sample(LOOKED_AT, &mut self.rng);
+        let mut rested = None;
+        let rank = |node: &NodeKey| self.nodes.get(node).map(|known| (known.leases, *node));
+        let awake = drawn.iter().filter(|node| {
+            let until = self.nodes.get(node).map(|node| node.rests_until).filter(|at| *at > self.now);
+            rested = rested.max(until);
+            until.is_none()
+        });
+        let best = awake.filter_map(rank).min().map(|(_, node)| node);
+        if best.is_none()
+            && let Some(at) = rested
+        {
+            self.timers.insert((at, Timer::Swarm(key)));
+        }
+        best
+    }
+}
