@@ -4,7 +4,7 @@ use shoal_proto::message::{ChunkRequest, Lease};
 use shoal_proto::{ChunkIndex, ChunkValue, NodeId, SignedAttestation, SwarmId};
 use shoal_registry_proxy::Source;
 use shoal_swarm::peer::{FailReason, FetchOutcome, PeerAction, PeerEvent};
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use super::Input;
 use super::driver::Driver;
@@ -16,6 +16,7 @@ use crate::blobs::{ActiveBlob, Failure, Phase};
 
 impl Driver {
     pub(super) fn act(&mut self, action: PeerAction) {
+        trace!(?action, "swarm action");
         match action {
             PeerAction::ToTracker(message) => self.tracker.send(message),
             PeerAction::Connect(peer) => {

@@ -15,7 +15,7 @@ use shoal_swarm::peer::{PeerEvent, PeerMachine};
 use shoal_transport::{Bulk, RateLimit};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use tracing::warn;
+use tracing::{trace, warn};
 
 use super::{Inbox, Input, SwarmHandle, TrackerLink};
 use crate::blobs::{ActiveBlob, Failure};
@@ -102,6 +102,7 @@ impl Driver {
     }
 
     pub(super) fn feed(&mut self, event: PeerEvent) {
+        trace!(?event, "swarm event");
         let now = self.now();
         self.machine.handle(now, event);
     }

@@ -1,10 +1,11 @@
 //! Other nodes: who is linked, who is busy, who lied.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use shoal_proto::message::PeerInfo;
 
+use super::Key;
 use crate::Time;
 
 /// Shortest wait after BUSY: below, asking costs more than waiting.
@@ -12,7 +13,7 @@ const BUSY_MIN: Duration = Duration::from_millis(2);
 /// Longest wait after BUSY: a slot is free again long before.
 const BUSY_MAX: Duration = Duration::from_millis(500);
 /// Times the wait doubles.
-const BUSY_DOUBLES: u32 = 1;
+const BUSY_DOUBLES: u32 = 2;
 /// Samples of which the median is taken.
 const SAMPLES: usize = 31;
 /// A shorter chunk says more about latency than about pace.
@@ -45,6 +46,8 @@ pub(super) struct Link {
     pub(super) failures: u32,
     /// Swarms that it is a neighbour in.
     pub(super) swarms: usize,
+    /// Swarms that would have asked it for more, had it not been asked for as much as it may be.
+    pub(super) waiting: BTreeSet<Key>,
     pace: Option<f64>,
 }
 
@@ -60,6 +63,7 @@ impl Default for Link {
             strikes: 0,
             failures: 0,
             swarms: 0,
+            waiting: BTreeSet::new(),
             pace: None,
         }
     }

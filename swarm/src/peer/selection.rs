@@ -29,6 +29,8 @@ pub(super) struct Choice {
 struct Search {
     /// When a holder that is busy now may be asked.
     again_at: Option<Time>,
+    /// Holders that are asked for as much as they may be.
+    full: Vec<NodeId>,
 }
 
 impl Search {
@@ -48,6 +50,9 @@ impl PeerMachine {
                 None => {
                     self.ready.remove(&key);
                     self.retry_at(key, search.again_at);
+                    for node in search.full {
+                        self.links.entry(node).or_default().waiting.insert(key);
+                    }
                 }
             }
         }
@@ -238,9 +243,14 @@ impl PeerMachine {
         let known = swarm.own_map.and_then(|map| swarm.evidence.value(chunk, ClaimRef::Map(map)));
         if known.is_some_and(|known| known != value)
             || neighbour.failed.contains(&chunk)
-            || link.requests >= self.config.per_neighbour
             || !(self.is_usable(node) || swarm.zone_source(chunk) == Some(*node))
         {
+            return false;
+        }
+        if link.requests >= self.config.per_neighbour {
+            if !search.full.contains(node) {
+                search.full.push(*node);
+            }
             return false;
         }
         if link.busy_until > self.now {

@@ -62,6 +62,7 @@ impl PeerMachine {
         let request = self.requests.remove(&number)?;
         if let Some(link) = self.links.get_mut(&request.from) {
             link.requests = link.requests.saturating_sub(1);
+            self.ready.append(&mut link.waiting);
         }
         if let Some(swarm) = self.swarms.get_mut(&request.key)
             && let Some(asked) = swarm.asked.get_mut(&request.chunk)

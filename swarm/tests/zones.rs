@@ -1,0 +1,47 @@
+//! Each chunk crosses into a zone once.
+mod world;
+use world::*;
+
+#[test]
+fn each_chunk_crosses_into_each_other_zone_once() {
+    let zones = ["a", "b", "c", "d"];
+    let mut world = World::in_zones(7, 60, &zones);
+    world.start_tracker();
+    world.run_for(ms(200));
+    let swarm = blob(1, 100 * MIB);
+    world.join_all(&swarm);
+    world.run_until_complete(&swarm, secs(60));
+    let crossed: u64 = world.nodes.iter().map(|sim| sim.from_other_zones).sum();
+    assert!(crossed <= 3 * 100 + 10, "crossed {crossed}");
+    assert_eq!(world.egress(&swarm), 1.0);
+    assert_eq!(world.double_grants, 0);
+}
+
+#[test]
+fn a_zone_whose_bringer_dies_still_gets_all() {
+    let mut world = World::in_zones(8, 12, &["a", "b"]);
+    world.start_tracker();
+    world.run_for(ms(200));
+    let swarm = blob(1, 60 * MIB);
+    world.join_all(&swarm);
+    world.run_for(ms(300));
+    world.kill(1);
+    world.kill(3);
+    world.run_until_complete(&swarm, secs(60));
+}
+
+#[test]
+fn without_a_tracker_zones_help_each_other_after_a_while() {
+    let mut world = World::in_zones(9, 12, &["a", "b"]);
+    world.start_tracker();
+    world.run_for(ms(200));
+    let swarm = blob(1, 100 * MIB);
+    // Zone a has all of it, zone b begins.
+    (0..12).step_by(2).for_each(|node| world.join(node, &swarm));
+    world.run_for(secs(10));
+    (1..12).step_by(2).for_each(|node| world.join(node, &swarm));
+    world.run_for(ms(200));
+    world.kill_tracker();
+    world.run_until_complete(&swarm, secs(60));
+    assert_eq!(world.egress(&swarm), 1.0);
+}
