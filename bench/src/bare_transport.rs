@@ -64,8 +64,7 @@ pub(crate) fn measure(size: u64) -> Result<(f64, f64)> {
             Ok::<_, anyhow::Error>(thread_cpu_seconds()? - before)
         })
     });
-    let receiver =
-        std::thread::spawn(move || runtime()?.block_on(receive(told.recv()?, chunks, done)));
+    let receiver = std::thread::spawn(move || runtime()?.block_on(receive(told.recv()?, chunks, done)));
     let received = receiver.join().map_err(|_| anyhow!("the receiver panicked"))??;
     let sent = sender.join().map_err(|_| anyhow!("the sender panicked"))??;
     Ok((sent / gib(size), received / gib(size)))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use shoal_proto::Digest;
-use shoal_tests::{Process, client, free_address, shoal_binary};
+use shoal_tests::{Process, client, free_address};
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -91,7 +91,7 @@ impl Cluster {
             &path,
             format!("{config}\n[cluster]\nsecret_file = \"{secret}\"\n[admin]\nlisten = \"{admin}\"\n"),
         )?;
-        let mut command = Command::new(shoal_binary());
+        let mut command = Command::new(shoal_binary()?);
         command.arg(role).arg("--config").arg(&path).env("SHOAL_LOG", "warn");
         for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
             command.env_remove(name);
@@ -175,4 +175,14 @@ impl Shoal {
 /// What a client asks for to get the layer.
 pub(crate) fn layer_path(sample: &Sample) -> String {
     format!("/v2/bench/blobs/{}", sample.layer.digest)
+}
+
+/// What SHOAL_BIN names, or `shoal` beside this program.
+fn shoal_binary() -> Result<PathBuf> {
+    let binary = match std::env::var_os("SHOAL_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => std::env::current_exe()?.with_file_name("shoal"),
+    };
+    ensure!(binary.is_file(), "{} is missing: build it, or set SHOAL_BIN", binary.display());
+    Ok(binary)
 }

@@ -107,18 +107,19 @@ fn main() -> Result<()> {
     };
     let parts = if arguments.only.is_empty() { Part::value_variants().to_vec() } else { arguments.only };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        for part in parts {
-            // A part that cannot be measured ends the run, but what was measured before is shown.
-            if let Err(error) = bench.run(part).await {
-                return Err(error).with_context(|| format!("{part:?}"));
+    runtime
+        .block_on(async {
+            for part in parts {
+                // A part that cannot be measured ends the run, but what was measured before is shown.
+                if let Err(error) = bench.run(part).await {
+                    return Err(error).with_context(|| format!("{part:?}"));
+                }
             }
-        }
-        Ok(())
-    })
-    .or_else(|error| {
-        bench.report.print_table()?;
-        Err(error)
-    })?;
+            Ok(())
+        })
+        .or_else(|error| {
+            bench.report.print_table()?;
+            Err(error)
+        })?;
     if arguments.json { bench.report.print_json() } else { bench.report.print_table() }
 }

@@ -82,7 +82,9 @@ struct Nginx {
 }
 
 fn find_nginx() -> Option<&'static str> {
-    ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx"].into_iter().find(|path| Path::new(path).is_file())
+    ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx"]
+        .into_iter()
+        .find(|path| Path::new(path).is_file())
 }
 
 async fn start_nginx(program: &str, folder: &Path) -> Result<Nginx> {

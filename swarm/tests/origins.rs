@@ -1,4 +1,7 @@
 //! Origins that refuse, throttle, or are down; nodes that may not ask them.
+// Tests may fail loudly.
+#![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
 mod world;
 use world::*;
 

@@ -59,9 +59,9 @@ impl PeerMachine {
             // One that sent its map knows it.
             neighbour.map_sent = map.or(neighbour.map);
         }
-        self.to_peer(node, message);
+        self.say(node, message);
         for part in rest.chunks(limit::ENTRIES) {
-            self.to_peer(node, PeerMessage::Have { swarm: id.clone(), entries: part.to_vec() });
+            self.say(node, PeerMessage::Have { swarm: id.clone(), entries: part.to_vec() });
         }
     }
 
@@ -126,7 +126,7 @@ impl PeerMachine {
             }
         }
         for (to, message) in messages {
-            self.to_peer(to, message);
+            self.say(to, message);
         }
         for node in states {
             self.send_state(key, node);

@@ -11,14 +11,32 @@ use shoal_proto::{ChunkIndex, ChunkValue, LeaseToken, NodeId, SignedAttestation,
 #[derive(Clone, Debug)]
 pub enum PeerEvent {
     /// This node takes part in a swarm. `proof` backs what is `held`; chunks without it count as missing.
-    Join { swarm: SwarmId, held: Held, proof: Option<Proof>, wants: bool, may_lease: bool },
-    Leave { swarm: SwarmId },
+    Join {
+        swarm: SwarmId,
+        held: Held,
+        proof: Option<Proof>,
+        wants: bool,
+        may_lease: bool,
+    },
+    Leave {
+        swarm: SwarmId,
+    },
     /// Whether this node may read the blob from its origin has changed.
-    Access { swarm: SwarmId, may_lease: bool },
+    Access {
+        swarm: SwarmId,
+        may_lease: bool,
+    },
     /// A reader waits for these chunks, the first one most urgently. Replaces what it waited for before. Makes the blob
     /// wanted.
-    Want { swarm: SwarmId, reader: u64, chunks: Range<u32> },
-    Unwant { swarm: SwarmId, reader: u64 },
+    Want {
+        swarm: SwarmId,
+        reader: u64,
+        chunks: Range<u32>,
+    },
+    Unwant {
+        swarm: SwarmId,
+        reader: u64,
+    },
     /// A session with a tracker is open; Hello was sent.
     TrackerUp,
     TrackerDown,
@@ -26,19 +44,36 @@ pub enum PeerEvent {
     LinkUp(NodeId),
     LinkDown(NodeId),
     ConnectFailed(NodeId),
-    Peer { from: NodeId, message: PeerMessage },
+    Peer {
+        from: NodeId,
+        message: PeerMessage,
+    },
     /// How a [`PeerAction::Fetch`] ended. Not needed after a [`PeerAction::Cancel`], and ignored then.
-    Fetched { request: u64, outcome: FetchOutcome },
+    Fetched {
+        request: u64,
+        outcome: FetchOutcome,
+    },
     /// A chunk of an origin lease was read, hashed, signed and stored.
-    OriginChunk { entry: SignedEntry },
+    OriginChunk {
+        entry: SignedEntry,
+    },
     /// The read under an origin lease is over.
-    OriginEnded { swarm: SwarmId, token: LeaseToken, result: Result<(), LeaseFailure> },
+    OriginEnded {
+        swarm: SwarmId,
+        token: LeaseToken,
+        result: Result<(), LeaseFailure>,
+    },
     /// The digest matched: this node's attestation. Answers [`PeerAction::Whole`].
     Verified(SignedAttestation),
     /// The digest did not match. Answers [`PeerAction::Whole`].
-    DigestMismatch { swarm: SwarmId },
+    DigestMismatch {
+        swarm: SwarmId,
+    },
     /// Chunks that were held are not any more.
-    Lost { swarm: SwarmId, chunks: Vec<ChunkIndex> },
+    Lost {
+        swarm: SwarmId,
+        chunks: Vec<ChunkIndex>,
+    },
     /// [`super::PeerMachine::next_timeout`] has come.
     Tick,
 }
@@ -63,20 +98,42 @@ pub enum PeerAction {
     /// Answered by LinkUp or ConnectFailed.
     Connect(PeerInfo),
     Disconnect(NodeId),
-    ToPeer { to: NodeId, message: PeerMessage },
+    ToPeer {
+        to: NodeId,
+        message: PeerMessage,
+    },
     /// Fetch a chunk, check it against `want`, store it; answered by Fetched.
-    Fetch { request: u64, from: NodeId, swarm: SwarmId, index: ChunkIndex, want: ChunkValue },
-    Cancel { request: u64 },
+    Fetch {
+        request: u64,
+        from: NodeId,
+        swarm: SwarmId,
+        index: ChunkIndex,
+        want: ChunkValue,
+    },
+    Cancel {
+        request: u64,
+    },
     /// Read these chunks from the origin, in order; answered by OriginChunk for each and OriginEnded.
     FetchOrigin(Lease),
     /// Stop such a read; no OriginEnded is needed.
-    CancelOrigin { swarm: SwarmId, token: LeaseToken },
+    CancelOrigin {
+        swarm: SwarmId,
+        token: LeaseToken,
+    },
     /// All chunks are held: check the digest; answered by Verified or DigestMismatch.
-    Whole { swarm: SwarmId },
+    Whole {
+        swarm: SwarmId,
+    },
     /// The swarm goes on in a new round; nothing that was held in the old one is to be trusted.
-    NewRound { old: SwarmId, new: SwarmId },
+    NewRound {
+        old: SwarmId,
+        new: SwarmId,
+    },
     /// The blob cannot be had; this node has left the swarm.
-    Failed { swarm: SwarmId, why: FailReason },
+    Failed {
+        swarm: SwarmId,
+        why: FailReason,
+    },
     /// This node is not dealt with any more.
     Shunned(NodeId),
 }
@@ -96,7 +153,9 @@ pub enum FailReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Send it, if the bytes still match this value. Ends with `upload_ended`.
-    Serve { want: ChunkValue },
+    Serve {
+        want: ChunkValue,
+    },
     Busy,
     NotHeld,
 }

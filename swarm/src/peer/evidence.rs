@@ -95,19 +95,8 @@ impl Evidence {
 
     pub(super) fn value(&self, chunk: u32, claim: ClaimRef) -> Option<ChunkValue> {
         match claim {
-            ClaimRef::Entry(nth) => {
-                Some(self.entries.get(chunk as usize)?.get(usize::from(nth))?.value)
-            }
+            ClaimRef::Entry(nth) => Some(self.entries.get(chunk as usize)?.get(usize::from(nth))?.value),
             ClaimRef::Map(map) => self.map(map)?.values.get(chunk as usize).copied(),
-        }
-    }
-
-    pub(super) fn signer(&self, chunk: u32, claim: ClaimRef) -> Option<NodeId> {
-        match claim {
-            ClaimRef::Entry(nth) => {
-                Some(self.entries.get(chunk as usize)?.get(usize::from(nth))?.signer)
-            }
-            ClaimRef::Map(map) => Some(self.map(map)?.attestation.attestation.signer),
         }
     }
 
@@ -134,9 +123,9 @@ impl Evidence {
 
     /// Every claim on every chunk, as (chunk, value, signer).
     pub(super) fn all(&self) -> impl Iterator<Item = (u32, ChunkValue, NodeId)> + '_ {
-        let entries = (0u32..).zip(&self.entries).flat_map(|(chunk, claims)| {
-            claims.iter().map(move |claim| (chunk, claim.value, claim.signer))
-        });
+        let entries = (0u32..)
+            .zip(&self.entries)
+            .flat_map(|(chunk, claims)| claims.iter().map(move |claim| (chunk, claim.value, claim.signer)));
         let maps = self.maps.iter().flat_map(|map| {
             let signer = map.attestation.attestation.signer;
             (0u32..).zip(map.values.iter()).map(move |(chunk, value)| (chunk, *value, signer))

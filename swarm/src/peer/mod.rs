@@ -206,7 +206,7 @@ impl PeerMachine {
         self.actions.push_back(action);
     }
 
-    fn to_peer(&mut self, to: NodeId, message: PeerMessage) {
+    fn say(&mut self, to: NodeId, message: PeerMessage) {
         self.act(PeerAction::ToPeer { to, message });
     }
 
@@ -256,6 +256,9 @@ impl PeerMachine {
         if swarm.phase != Phase::Complete {
             take_proof(swarm, held, proof);
         }
+        let asked = swarm.asked.keys().copied();
+        let not_needed: Vec<u32> = asked.filter(|chunk| swarm.held.contains(ChunkIndex(*chunk))).collect();
+        not_needed.into_iter().for_each(|chunk| self.cancel_chunk(key, chunk));
         self.session.announce(key);
         self.ready.insert(key);
         self.watch(key);
@@ -295,7 +298,7 @@ impl PeerMachine {
         let Some(swarm) = self.remove_swarm(key) else { return };
         for node in swarm.neighbours.keys() {
             if self.is_up(node) {
-                self.to_peer(*node, PeerMessage::Leave(swarm.id.clone()));
+                self.say(*node, PeerMessage::Leave(swarm.id.clone()));
             }
         }
         self.left(swarm.id);
@@ -335,7 +338,7 @@ impl PeerMachine {
         let told: Vec<NodeId> =
             swarm.neighbours.iter().filter(|(_, other)| other.state_sent).map(|(node, _)| *node).collect();
         for node in told {
-            self.to_peer(node, message.clone());
+            self.say(node, message.clone());
         }
         self.session.announce(key);
         self.ready.insert(key);

@@ -75,7 +75,11 @@ impl PeerMachine {
     }
 
     fn swarms_with(&self, node: &NodeId) -> Vec<Key> {
-        self.swarms.iter().filter(|(_, swarm)| swarm.neighbours.contains_key(node)).map(|(key, _)| *key).collect()
+        self.swarms
+            .iter()
+            .filter(|(_, swarm)| swarm.neighbours.contains_key(node))
+            .map(|(key, _)| *key)
+            .collect()
     }
 
     pub(super) fn link_up(&mut self, node: NodeId) {

@@ -11,11 +11,32 @@ use super::{FailReason, Key, PeerAction, PeerMachine, Timer};
 /// Rounds beyond the first. A tracker begins no more; a node that is told otherwise fails.
 const EXTRA_ROUNDS: u32 = 2;
 
+/// How two readings of a blob compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    Same,
+    /// As far as known.
+    Partial,
+    Different,
+}
+
 impl PastRound {
     /// Whether exactly these values were checked against the digest and did not match.
     pub(super) fn refutes(&self, values: &[ChunkValue]) -> bool {
-        let same = || self.held.iter().map(|held| held.map(|(value, _)| value)).eq(values.iter().map(|v| Some(*v)));
-        self.refuted && same()
+        self.refuted.as_deref() == Some(values)
+    }
+
+    /// How an earlier reading by other nodes compares with values that do not have the digest. The same for every
+    /// chunk: then the origin delivers these bytes.
+    fn compare(&self, values: &[ChunkValue]) -> Comparison {
+        let mut seen = BTreeSet::new();
+        for (chunk, value, _) in self.evidence.all() {
+            if values.get(chunk as usize) != Some(&value) {
+                return Comparison::Different;
+            }
+            seen.insert(chunk);
+        }
+        if seen.len() == values.len() { Comparison::Same } else { Comparison::Partial }
     }
 }
 
@@ -45,7 +66,7 @@ impl PeerMachine {
         let told: Vec<NodeId> =
             swarm.neighbours.iter().filter(|(_, other)| other.state_sent).map(|(node, _)| *node).collect();
         for node in told {
-            self.to_peer(node, PeerMessage::Complete(signed.clone()));
+            self.say(node, PeerMessage::Complete(signed.clone()));
         }
         self.cancel_all(key);
         if self.session.is_up() {
@@ -63,10 +84,15 @@ impl PeerMachine {
             return;
         }
         swarm.phase = Phase::Mismatched;
-        let round = past_round(swarm, true);
-        if swarm.past.iter().any(|past| past.agrees_with(&round)) {
+        let Some(values) = swarm.values() else { return };
+        let last = id.round >= EXTRA_ROUNDS;
+        let compared = swarm.past.iter().map(|past| past.compare(&values));
+        let (agree, differ) = compared.fold((false, false), |(agree, differ), one| {
+            (agree || one == Comparison::Same, differ || one == Comparison::Different)
+        });
+        if agree || (last && !differ) {
             self.fail(key, FailReason::WrongBytes);
-        } else if id.round >= EXTRA_ROUNDS {
+        } else if last {
             self.fail(key, FailReason::TooManyRounds);
         } else if !self.session.is_up() {
             self.fail(key, FailReason::NoTracker);
@@ -98,7 +124,7 @@ impl PeerMachine {
                 swarm.id.origin == new.origin && swarm.id.round < new.round && swarm.phase != Phase::Complete
             })
         });
-        let Some(key) = old else { return };
+        let Some(key) = old.filter(|_| !self.by_id.contains_key(new)) else { return };
         // What this node verified once needs no round.
         if self.swarms.get(&key).is_some_and(|swarm| swarm.own_map.is_some()) {
             return;
@@ -110,11 +136,11 @@ impl PeerMachine {
         let Ok(layout) = new.layout() else { return };
         let Some(mut before) = self.remove_swarm(key) else { return };
         let mut swarm = Swarm::new(new.clone(), layout);
-        let refuted = before.phase == Phase::Mismatched;
         swarm.wants = before.wants;
         swarm.may_lease = before.may_lease;
         swarm.past = std::mem::take(&mut before.past);
-        swarm.past.push(past_round(&before, refuted));
+        let refuted = if before.phase == Phase::Mismatched { before.values() } else { None };
+        swarm.past.push(PastRound { evidence: before.evidence.clone(), refuted });
         for (reader, mut waiting) in std::mem::take(&mut before.readers) {
             waiting.cursor = waiting.chunks.start;
             swarm.readers.insert(reader, waiting);
@@ -123,26 +149,5 @@ impl PeerMachine {
         self.act(PeerAction::NewRound { old: before.id, new: new.clone() });
         self.session.announce(key);
         self.watch(key);
-    }
-}
-
-fn past_round(swarm: &Swarm, refuted: bool) -> PastRound {
-    let held = (0..swarm.chunks()).map(|chunk| {
-        let claim = swarm.held_claim(chunk)?;
-        Some((swarm.evidence.value(chunk, claim)?, swarm.evidence.signer(chunk, claim)?))
-    });
-    PastRound { held: held.collect(), evidence: swarm.evidence.clone(), refuted }
-}
-
-impl PastRound {
-    /// Whether two whole readings gave the same bytes: then the origin delivers them. A node that alone may ask
-    /// the origin vouches for both.
-    fn agrees_with(&self, other: &Self) -> bool {
-        self.refuted
-            && self.held.len() == other.held.len()
-            && self.held.iter().zip(&other.held).all(|(mine, theirs)| match (mine, theirs) {
-                (Some((mine, _)), Some((theirs, _))) => mine == theirs,
-                _ => false,
-            })
     }
 }

@@ -87,18 +87,13 @@ impl PeerMachine {
         if !swarm.is_fetching() {
             return None;
         }
-        let mut found = self.pick_leased(swarm, search);
-        if found.is_none() {
-            found = self.pick_for_reader(swarm, search);
-        }
         let rng = &mut self.rng.clone();
-        if found.is_none() {
-            found = self.pick_rarest(swarm, rng, search);
-        }
-        let twice = found.is_none();
-        if twice {
-            found = self.pick_last(swarm, search);
-        }
+        let wanted = self
+            .pick_leased(swarm, search)
+            .or_else(|| self.pick_for_reader(swarm, rng, search))
+            .or_else(|| self.pick_rarest(swarm, rng, search));
+        let twice = wanted.is_none();
+        let found = wanted.or_else(|| self.pick_last(swarm, search));
         self.rng = rng.clone();
         found.map(|(chunk, from)| Choice { key, chunk, from, twice })
     }
@@ -122,14 +117,19 @@ impl PeerMachine {
             && !swarm.is_leased(chunk)
     }
 
-    fn pick_for_reader(&self, swarm: &Swarm, search: &mut Search) -> Option<(u32, NodeId)> {
+    fn pick_for_reader(
+        &self,
+        swarm: &Swarm,
+        rng: &mut fastrand::Rng,
+        search: &mut Search,
+    ) -> Option<(u32, NodeId)> {
         for reader in swarm.readers.values() {
             let end = reader.chunks.end.min(swarm.chunks());
             let missing = swarm.held.missing_from(ChunkIndex(reader.cursor)).map(|index| index.0);
             let ahead = missing.take_while(|chunk| *chunk < end).take(self.config.reader_ahead);
             for chunk in ahead {
                 if self.may_ask(swarm, chunk)
-                    && let Some(from) = self.holder(swarm, chunk, &mut self.rng.clone(), search)
+                    && let Some(from) = self.holder(swarm, chunk, rng, search)
                 {
                     return Some((chunk, from));
                 }

@@ -1,8 +1,9 @@
 //! Chunks that no neighbour has.
 
 use shoal_proto::message::NodeMessage;
-use shoal_proto::{ChunkIndex, ChunkSet, SwarmId};
+use shoal_proto::{ChunkIndex, ChunkSet, NodeId, SwarmId};
 
+use super::links::Link;
 use super::swarm_state::Swarm;
 use super::{Key, PeerAction, PeerMachine, Timer};
 
@@ -22,10 +23,14 @@ impl Swarm {
 }
 
 impl PeerMachine {
+    fn delivers(&self, node: &NodeId) -> bool {
+        self.links.get(node).is_some_and(Link::delivers)
+    }
+
     fn is_reachable(&self, swarm: &Swarm, chunk: u32) -> bool {
         let has = |set: &ChunkSet| set.contains(ChunkIndex(chunk));
         swarm.neighbours.iter().any(|(node, other)| {
-            has(&other.has) && !other.failed.contains(&chunk) && self.is_up(node) && self.is_usable(node)
+            has(&other.has) && !other.failed.contains(&chunk) && self.delivers(node) && self.is_usable(node)
         })
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use shoal_proto::message::{Held, Lease, LeaseKind, Membership};
 use shoal_proto::{
-    ChunkIndex, ChunkLayout, ChunkSet, ChunkValue, LeaseToken, NodeId, SignedAttestation, SignedEntry, SwarmId,
+    ChunkIndex, ChunkLayout, ChunkSet, ChunkValue, LeaseToken, NodeId, SignedAttestation, SignedEntry,
+    SwarmId,
 };
 
 use super::evidence::{ClaimRef, Evidence};
@@ -130,7 +131,7 @@ pub(super) struct Swarm {
     pub(super) starved_next: Time,
     pub(super) served_at: u64,
     pub(super) reported: u64,
-    /// Evidence of rounds whose digest did not match, and the values that were held then.
+    /// Rounds whose digest did not match.
     pub(super) past: Vec<PastRound>,
 }
 
@@ -138,9 +139,8 @@ pub(super) struct Swarm {
 #[derive(Clone, Debug)]
 pub(super) struct PastRound {
     pub(super) evidence: Evidence,
-    pub(super) held: Vec<Option<(ChunkValue, NodeId)>>,
-    /// Whether the digest of exactly these values was checked, and did not match.
-    pub(super) refuted: bool,
+    /// The values that this node held when it found that the digest did not match.
+    pub(super) refuted: Option<Arc<[ChunkValue]>>,
 }
 
 impl Swarm {
@@ -296,10 +296,6 @@ impl Swarm {
         (0..self.chunks()).map(|chunk| self.held_value(chunk)).collect()
     }
 
-    pub(super) fn attestation(&self) -> Option<&SignedAttestation> {
-        Some(&self.evidence.map(self.own_map?)?.attestation)
-    }
-
     pub(super) fn membership(&self) -> Membership {
         let held = match self.phase {
             Phase::Complete => Held::Complete,
@@ -312,7 +308,8 @@ impl Swarm {
     pub(super) fn complete(&mut self, attestation: SignedAttestation) {
         let Some(values) = self.values() else { return };
         for neighbour in self.neighbours.values_mut() {
-            let same_map = neighbour.map.and_then(|map| self.evidence.map(map)).is_some_and(|map| map.values == values);
+            let same_map =
+                neighbour.map.and_then(|map| self.evidence.map(map)).is_some_and(|map| map.values == values);
             neighbour.map = same_map.then_some(0);
             neighbour.map_sent = None;
             neighbour.odd = BTreeMap::new();

@@ -143,7 +143,7 @@ impl PeerMachine {
             }
         }
         self.ready.insert(key);
-        self.finish_zone_leases(key);
+        self.finish_zone_leases(key, chunk);
         self.flush_soon(key);
         self.check_whole(key);
     }
@@ -185,6 +185,11 @@ impl PeerMachine {
         if age >= self.config.hedge_after.1 {
             self.act(PeerAction::Cancel { request: number });
             self.fetched(number, FetchOutcome::Failed);
+            // If nobody else has it, that is for the tracker to know.
+            let swarm = self.swarms.get_mut(&request.key);
+            if let Some(neighbour) = swarm.and_then(|swarm| swarm.neighbours.get_mut(&request.from)) {
+                neighbour.failed.insert(request.chunk);
+            }
             return;
         }
         let Some(swarm) = self.swarms.get(&request.key) else { return };

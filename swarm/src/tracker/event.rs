@@ -9,7 +9,10 @@ pub enum TrackerEvent {
     /// A node opened a session.
     Connected(PeerInfo),
     Disconnected(NodeId),
-    Message { from: NodeId, message: NodeMessage },
+    Message {
+        from: NodeId,
+        message: NodeMessage,
+    },
     /// [`super::TrackerMachine::next_timeout`] has come.
     Tick,
 }

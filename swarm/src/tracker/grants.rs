@@ -142,10 +142,8 @@ impl TrackerMachine {
         if self.shunned.contains(&me) || !self.is_member(key, node) {
             return;
         }
-        let known: Vec<&SignedEntry> = entries
-            .iter()
-            .filter(|signed| signed.entry.signer == me && signed.entry.swarm == *id)
-            .collect();
+        let known: Vec<&SignedEntry> =
+            entries.iter().filter(|signed| signed.entry.signer == me && signed.entry.swarm == *id).collect();
         // Renewed first: what comes last ends it.
         if token.epoch == self.epoch && !known.is_empty() {
             self.renew(key, node, token.counter, known.len());
@@ -231,7 +229,7 @@ impl TrackerMachine {
     }
 
     /// A lease failed in this node's hands: others first, for a time that doubles.
-    fn rest(&mut self, node: NodeKey) {
+    pub(super) fn rest(&mut self, node: NodeKey) {
         let jitter = 0.5 + self.rng.f64();
         let Some(node) = self.nodes.get_mut(&node) else { return };
         let wait = REST * 2u32.pow(node.failures.min(6));

@@ -28,8 +28,7 @@ impl TrackerMachine {
             rests_until: Time::ZERO,
         };
         self.nodes.insert(key, node);
-        let welcome =
-            TrackerMessage::Welcome { epoch: self.epoch, report_within: self.config.report_within };
+        let welcome = TrackerMessage::Welcome { epoch: self.epoch, report_within: self.config.report_within };
         self.send(key, welcome);
     }
 
@@ -203,7 +202,7 @@ impl TrackerMachine {
         let wanting = swarm.members.iter().filter(|(node, member)| member.wants && **node != from);
         let wanting: Vec<NodeKey> = wanting.map(|(node, _)| *node).collect();
         let id = swarm.id.clone();
-        let entries: Vec<SignedEntry> = entries.iter().map(|signed| SignedEntry::clone(signed)).collect();
+        let entries: Vec<SignedEntry> = entries.iter().copied().cloned().collect();
         for node in wanting {
             let message = TrackerMessage::Entries { swarm: id.clone(), entries: entries.clone() };
             self.send(node, message);

@@ -150,7 +150,8 @@ impl TrackerMachine {
         self.now = self.now.max(now);
         if self.started.is_none() {
             self.started = Some(self.now);
-            let (first, last) = (self.now + self.config.report_within, self.now + self.config.report_within * 2);
+            let (first, last) =
+                (self.now + self.config.report_within, self.now + self.config.report_within * 2);
             self.timers.extend([(first, Timer::Open), (last, Timer::Open)]);
         }
         match event {

@@ -56,7 +56,8 @@ impl TrackerMachine {
             for pair in drawn.chunks(if roster.len() > drawn.len() { 2 } else { 1 }) {
                 let fit = pair.iter().copied().filter(|other| self.is_new(key, node, *other, &chosen));
                 let Some(other) = fit.min_by_key(|other| self.degree(key, *other)) else { continue };
-                let rack = self.nodes.get(&other).map(|node| node.info.place.rack.clone()).unwrap_or_default();
+                let rack =
+                    self.nodes.get(&other).map(|node| node.info.place.rack.clone()).unwrap_or_default();
                 let in_rack = racks.entry(rack.clone()).or_default();
                 if chosen.len() < want && (rack.is_empty() || *in_rack < per_rack) {
                     *in_rack += 1;

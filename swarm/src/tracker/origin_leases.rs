@@ -154,10 +154,11 @@ impl TrackerMachine {
         let most = self.config.leases_per_node.max(self.config.leases_per_blob.div_ceil(lessees));
         let mut rested = None;
         let mut best = None;
-        let all_suspect = !swarm.past.is_empty() && swarm.members.keys().all(|node| {
-            let id = self.nodes.get(node).map(|node| node.info.node);
-            !swarm.lessees.contains(*node) || id.is_some_and(|id| swarm.is_suspect(&id, chunks))
-        });
+        let all_suspect = !swarm.past.is_empty()
+            && swarm.members.keys().all(|node| {
+                let id = self.nodes.get(node).map(|node| node.info.node);
+                !swarm.lessees.contains(*node) || id.is_some_and(|id| swarm.is_suspect(&id, chunks))
+            });
         // In a later round few may be left, and a draw may miss them.
         let looked_at = if swarm.past.is_empty() { LOOKED_AT } else { usize::MAX };
         for key in swarm.lessees.sample(looked_at, &mut self.rng) {
@@ -172,7 +173,8 @@ impl TrackerMachine {
                 continue;
             }
             let in_zone = swarm.grants.values().filter(|grant| {
-                grant.zone.is_none() && self.nodes.get(&grant.node).is_some_and(|other| other.zone == node.zone)
+                grant.zone.is_none()
+                    && self.nodes.get(&grant.node).is_some_and(|other| other.zone == node.zone)
             });
             let rank = (node.leases, in_zone.count());
             if best.is_none_or(|(known, _)| rank < known) {

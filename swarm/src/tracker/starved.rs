@@ -62,11 +62,15 @@ impl TrackerMachine {
         let swarm = self.swarms.get_mut(&key)?;
         let known = &swarm.members.get(&node)?.neighbours;
         let places = &mut swarm.zones.get_mut(&zone)?.places;
+        let mut unhelpful = None;
         match places.get(chunk) {
-            Place::At(holder) if holder != node && !known.contains(&holder) && self.nodes.contains_key(&holder) => {
+            Place::At(holder)
+                if holder != node && !known.contains(&holder) && swarm.members.contains_key(&holder) =>
+            {
                 return Some(holder);
             }
             Place::At(holder) => {
+                unhelpful = Some(holder).filter(|holder| *holder != node);
                 places.set(chunk, Place::Absent);
                 if swarm.places.get(chunk) == Place::At(holder) {
                     swarm.places.set(chunk, Place::Absent);
@@ -75,10 +79,14 @@ impl TrackerMachine {
             Place::Leased => return None,
             Place::Absent => {}
         }
-        // In the cluster only as long as a node that is there has it.
+        // It is there and does not deliver, or is gone: others first, when leases are given.
+        if let Some(holder) = unhelpful {
+            self.rest(holder);
+        }
+        // In the cluster only as long as a member has it.
         let swarm = self.swarms.get(&key)?;
         let alive = swarm.zones.values().find_map(|other| match other.places.get(chunk) {
-            Place::At(holder) if self.nodes.contains_key(&holder) => Some(holder),
+            Place::At(holder) if swarm.members.contains_key(&holder) => Some(holder),
             _ => None,
         });
         let swarm = self.swarms.get_mut(&key)?;

@@ -113,7 +113,12 @@ pub(super) struct Zone {
 
 impl Zone {
     pub(super) fn new(chunks: u32) -> Self {
-        Self { members: Roster::default(), wanting: Roster::default(), places: Places::new(chunks), grants: 0 }
+        Self {
+            members: Roster::default(),
+            wanting: Roster::default(),
+            places: Places::new(chunks),
+            grants: 0,
+        }
     }
 }
 
@@ -192,7 +197,8 @@ impl Swarm {
 
     /// The attestation that enough members signed, if no other has as many.
     pub(super) fn attested(&self, needed: usize) -> Option<&SignedAttestation> {
-        let votes = |root: &[u8; 32]| self.attestations.iter().filter(|a| a.attestation.root == *root).count();
+        let votes =
+            |root: &[u8; 32]| self.attestations.iter().filter(|a| a.attestation.root == *root).count();
         let best = self.attestations.iter().max_by_key(|signed| votes(&signed.attestation.root))?;
         let root = best.attestation.root;
         let others = self.attestations.iter().filter(|other| other.attestation.root != root);
@@ -203,9 +209,9 @@ impl Swarm {
     /// Whether this node signed for one of these chunks in a round that failed.
     pub(super) fn is_suspect(&self, node: &NodeId, chunks: &Range<u32>) -> bool {
         self.past.iter().any(|round| {
-            chunks.clone().any(|chunk| {
-                matches!(round.claims.get(chunk as usize), Some(Some((_, signer))) if signer == node)
-            })
+            chunks.clone().any(
+                |chunk| matches!(round.claims.get(chunk as usize), Some(Some((_, signer))) if signer == node),
+            )
         })
     }
 

@@ -49,9 +49,8 @@ impl TrackerMachine {
             }
             let Some(source) = self.source(swarm, zone, chunk) else { continue };
             let most = end.min(chunk + self.config.lease_chunks);
-            let until = (chunk..most).find(|next| {
-                places.get(*next) != Place::Absent || !self.has(swarm, source, *next)
-            });
+            let until = (chunk..most)
+                .find(|next| places.get(*next) != Place::Absent || !self.has(swarm, source, *next));
             return Some((chunk..until.unwrap_or(most), source));
         }
         None
@@ -73,17 +72,16 @@ impl TrackerMachine {
     fn source(&self, swarm: &Swarm, zone: ZoneKey, chunk: u32) -> Option<NodeKey> {
         let mut rng = self.rng.clone();
         // Differs from chunk to chunk and from zone to zone without being drawn from the one generator.
-        rng.seed(rng.clone().u64(..) ^ (u64::from(chunk) << 32) ^ u64::from(zone));
+        rng.seed(self.next_token ^ rng.clone().u64(..) ^ (u64::from(chunk) << 32) ^ u64::from(zone));
         let firsts = swarm.zones.values().filter_map(|other| match other.places.get(chunk) {
-            Place::At(node) => Some(node),
+            Place::At(node) if swarm.members.contains_key(&node) => Some(node),
             _ => None,
         });
         let whole = self.blobs.get(&(swarm.id.digest, swarm.id.size)).into_iter();
         let whole = whole.flat_map(|blob| blob.complete.values()).filter_map(|nodes| nodes.draw(&mut rng));
-        let sources: Vec<NodeKey> =
-            firsts.chain(whole).filter(|node| self.is_source(*node, zone)).collect();
-        let chosen = (chunk / self.config.lease_chunks.max(1)).wrapping_add(zone) as usize;
-        sources.get(chosen % sources.len().max(1)).copied()
+        let sources: Vec<NodeKey> = firsts.chain(whole).filter(|node| self.is_source(*node, zone)).collect();
+        // Another one after each lease: one that did not deliver is not asked again and again.
+        sources.get(rng.usize(..sources.len().max(1))).copied()
     }
 
     /// The member that brings the chunks in.

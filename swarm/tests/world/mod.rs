@@ -301,10 +301,13 @@ impl World {
         while let Some(action) = self.nodes[node].machine.poll_action() {
             self.act(node, action);
         }
-        let next = self.nodes[node].machine.next_timeout();
-        if next.is_some() && next != self.nodes[node].tick {
-            self.nodes[node].tick = next;
-            self.at(next.unwrap().max(self.now), Ev::Tick(node));
+        if let Some(next) = self.nodes[node].machine.next_timeout()
+            && self.nodes[node].tick != Some(next.max(self.now))
+        {
+            // A tick is recognised by its moment, so it is noted as it is queued.
+            let next = next.max(self.now);
+            self.nodes[node].tick = Some(next);
+            self.at(next, Ev::Tick(node));
         }
     }
 
@@ -327,7 +330,10 @@ impl World {
                 if self.nodes[node].linked.remove(&other) {
                     self.nodes[other].linked.remove(&node);
                     self.later(LATENCY, Ev::Peer(other, Box::new(PeerEvent::LinkDown(id))));
-                    self.later(LATENCY, Ev::Peer(node, Box::new(PeerEvent::LinkDown(self.nodes[other].info.node))));
+                    self.later(
+                        LATENCY,
+                        Ev::Peer(node, Box::new(PeerEvent::LinkDown(self.nodes[other].info.node))),
+                    );
                 }
             }
             PeerAction::ToPeer { to, message } => {
@@ -471,7 +477,15 @@ impl World {
         }
     }
 
-    fn arrived(&mut self, from: usize, to: usize, request: u64, chunk: &ChunkRequest, want: ChunkValue, len: u64) {
+    fn arrived(
+        &mut self,
+        from: usize,
+        to: usize,
+        request: u64,
+        chunk: &ChunkRequest,
+        want: ChunkValue,
+        len: u64,
+    ) {
         let asker = self.nodes[from].info.node;
         self.nodes[to].uploads -= 1;
         self.nodes[to].machine.upload_ended(asker);
@@ -506,7 +520,9 @@ impl World {
     }
 
     fn feed_tracker(&mut self, event: TrackerEvent) {
-        let Some(tracker) = &mut self.tracker else { return };
+        if self.tracker.is_none() {
+            return;
+        }
         self.tracker_messages += 1;
         let message = match &event {
             TrackerEvent::Message { from, message } => Some((self.ids[from], message.clone())),
@@ -546,9 +562,11 @@ impl World {
             self.watch_leases(to, &message);
             self.later(LATENCY, Ev::ToNode(self.generation, to, Box::new(message)));
         }
-        if next.is_some() && next != self.tracker_tick {
-            self.tracker_tick = next;
-            self.at(next.unwrap().max(self.now), Ev::TrackerTick(self.generation));
+        if let Some(next) = next
+            && self.tracker_tick != Some(next)
+        {
+            self.tracker_tick = Some(next);
+            self.at(next.max(self.now), Ev::TrackerTick(self.generation));
         }
     }
 
@@ -599,7 +617,9 @@ impl World {
         match event {
             Ev::Peer(node, event) => self.feed(node, *event),
             Ev::Tracker(generation, event) if generation == self.generation => self.feed_tracker(*event),
-            Ev::ToNode(generation, node, message) if generation == self.generation && self.tracker.is_some() => {
+            Ev::ToNode(generation, node, message)
+                if generation == self.generation && self.tracker.is_some() =>
+            {
                 self.feed(node, PeerEvent::Tracker(*message));
             }
             Ev::TrackerTick(generation) if generation == self.generation => {
@@ -661,7 +681,13 @@ impl World {
         let missing: Vec<String> = (0..self.nodes.len())
             .filter(|node| self.nodes[*node].alive && !self.nodes[*node].complete.contains_key(swarm))
             .take(5)
-            .map(|node| format!("{node}: {:?}", self.nodes[node].machine.snapshot()))
+            .map(|node| {
+                format!(
+                    "{node}: starved {} {:?}",
+                    self.nodes[node].starved,
+                    self.nodes[node].machine.snapshot()
+                )
+            })
             .collect();
         let tracker = self.tracker.as_ref().map(TrackerMachine::snapshot);
         panic!("seed {}: not complete after {limit:?}: {missing:#?} {tracker:#?}", self.seed);
