@@ -1,9 +1,10 @@
 //! What the transport alone costs each end: chunks from memory, received and thrown away, over loopback.
 
+use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::mpsc as std_mpsc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -12,10 +13,12 @@ use shoal_proto::{ChunkIndex, Digest, NodeId, SwarmId};
 use shoal_transport::{
     Bulk, ChunkServer, Cluster, FetchedChunk, Identity, MutualTls, QuicConfig, QuicEndpoint, Served,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::sync::mpsc;
 
 use crate::gib;
-use crate::usage::thread_cpu_seconds;
+use crate::usage::cpu_seconds;
 
 /// The chunk size of blobs up to 1 GiB.
 const CHUNK: u32 = 1 << 20;
@@ -23,6 +26,9 @@ const CHUNK: u32 = 1 << 20;
 const BLOCK: u32 = 128 << 10;
 /// As many downloads as a node has at once.
 const AT_ONCE: usize = 4;
+/// Seeds of the two ends' identities.
+const SENDER_SEED: u8 = 1;
+const RECEIVER_SEED: u8 = 2;
 
 struct Zeros;
 
@@ -44,39 +50,42 @@ fn endpoint(seed: u8) -> Result<(NodeId, QuicEndpoint)> {
     Ok((tls.node(), QuicEndpoint::bind(config, &tls, Arc::new(Zeros), events)?))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    // One thread each, so that the thread's CPU time is that of its end.
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")
-}
+/// The sender is this program, run once more with this argument.
+pub(crate) const SENDER: &str = "--send-chunks";
 
-/// CPU seconds per GiB of the sender and of the receiver.
-pub(crate) fn measure(size: u64) -> Result<(f64, f64)> {
-    let chunks = size / u64::from(CHUNK);
-    let (tell, told) = std_mpsc::channel();
-    let (done, is_done) = oneshot::channel::<()>();
-    let sender = std::thread::spawn(move || {
-        runtime()?.block_on(async {
-            let (node, endpoint) = endpoint(1)?;
-            tell.send(PeerInfo { node, addresses: vec![endpoint.local_addr()], place: Place::default() })?;
-            let before = thread_cpu_seconds()?;
-            // Ends by a value or by the receiver's failure.
-            let _ = is_done.await;
-            Ok::<_, anyhow::Error>(thread_cpu_seconds()? - before)
-        })
-    });
-    let receiver = std::thread::spawn(move || runtime()?.block_on(receive(told.recv()?, chunks, done)));
-    let received = receiver.join().map_err(|_| anyhow!("the receiver panicked"))??;
-    let sent = sender.join().map_err(|_| anyhow!("the sender panicked"))??;
+/// CPU seconds per GiB of the sender and of the receiver. An endpoint has threads of its own, so each end is a process.
+pub(crate) async fn measure(size: u64) -> Result<(f64, f64)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(SENDER).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut sender = command.spawn().context("start the sender")?;
+    let pid = sender.id().context("the sender ended at once")?;
+    let stdout = sender.stdout.take().context("the sender has an output")?;
+    let address = BufReader::new(stdout).lines().next_line().await?.context("the sender told no address")?;
+    let before = cpu_seconds(pid)?;
+    let received = receive(address.parse()?, size / u64::from(CHUNK)).await?;
+    let sent = cpu_seconds(pid)? - before;
+    // Its input closes, which ends it.
+    drop(sender.stdin.take());
+    sender.wait().await?;
     Ok((sent / gib(size), received / gib(size)))
 }
 
-async fn receive(server: PeerInfo, chunks: u64, done: oneshot::Sender<()>) -> Result<f64> {
-    let (_, client) = endpoint(2)?;
-    let from = server.node;
-    client.connect(server).await?;
+/// Sends to whoever asks, until standard input ends.
+pub(crate) async fn send() -> Result<()> {
+    let (_, endpoint) = endpoint(SENDER_SEED)?;
+    println!("{}", endpoint.local_addr());
+    tokio::task::block_in_place(|| std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()))?;
+    Ok(())
+}
+
+async fn receive(address: SocketAddr, chunks: u64) -> Result<f64> {
+    let from = Identity::from_seed([SENDER_SEED; 32])?.node();
+    let (_, client) = endpoint(RECEIVER_SEED)?;
+    client.connect(PeerInfo { node: from, addresses: vec![address], place: Place::default() }).await?;
     let swarm =
         SwarmId { digest: Digest::sha256([0; 32]), size: 1 << 30, origin: "bench.test".parse()?, round: 0 };
-    let before = thread_cpu_seconds()?;
+    let me = std::process::id();
+    let before = cpu_seconds(me)?;
     let fetch = |_| {
         let request = ChunkRequest { swarm: swarm.clone(), index: ChunkIndex(0) };
         client.fetch(from, request, CHUNK)
@@ -88,8 +97,5 @@ async fn receive(server: PeerInfo, chunks: u64, done: oneshot::Sender<()>) -> Re
             other => bail!("the bare transport delivered {other:?}"),
         }
     }
-    let seconds = thread_cpu_seconds()? - before;
-    // The sender may have failed; its own result says so.
-    let _ = done.send(());
-    Ok(seconds)
+    Ok(cpu_seconds(me)? - before)
 }

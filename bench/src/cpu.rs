@@ -15,7 +15,7 @@ const READS: u32 = 4;
 
 pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
     let (folder, size) = (bench.folder().to_owned(), bench.size);
-    let floors = tokio::task::block_in_place(|| floors::measure(&mut bench.report, &folder, size))?;
+    let floors = floors::measure(&mut bench.report, &folder, size).await?;
 
     bench.report.section("CPU seconds per GiB of each daemon");
     let sample = Sample::make(bench.folder(), bench.size, 3)?;

@@ -31,7 +31,7 @@ pub(crate) struct Floors {
 }
 
 /// Measures all of them over `size` bytes.
-pub(crate) fn measure(report: &mut Report, folder: &Path, size: u64) -> Result<Floors> {
+pub(crate) async fn measure(report: &mut Report, folder: &Path, size: u64) -> Result<Floors> {
     report.section("Floors: CPU seconds per GiB of one thread");
     let mut told = |what: &str, seconds: f64| {
         report.add(what, seconds, "CPU-s/GiB");
@@ -46,7 +46,7 @@ pub(crate) fn measure(report: &mut Report, folder: &Path, size: u64) -> Result<F
     let (sent, received) = tcp(size)?;
     let tcp_send = told("TCP over loopback, sender", sent);
     told("TCP over loopback, receiver", received);
-    let (sent, received) = bare_transport::measure(size)?;
+    let (sent, received) = bare_transport::measure(size).await?;
     let quic_send = told("bare transport (QUIC), sender", sent);
     let quic_receive = told("bare transport (QUIC), receiver", received);
     Ok(Floors { blake3, sha256, write, tcp_send, quic_send, quic_receive })

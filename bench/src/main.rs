@@ -40,6 +40,9 @@ struct Arguments {
     /// Folder for temporary data: three times the size is needed there
     #[arg(long, value_name = "FOLDER")]
     temp: Option<PathBuf>,
+    /// Be the sender of the bare transport
+    #[arg(long, hide = true)]
+    send_chunks: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -96,6 +99,10 @@ pub(crate) fn gib(bytes: u64) -> f64 {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if arguments.send_chunks {
+        return runtime.block_on(bare_transport::send());
+    }
     let parent = arguments.temp.unwrap_or_else(std::env::temp_dir);
     let bytes = |default| arguments.size.unwrap_or(ByteSize::gib(default)).as_u64();
     let mut bench = Bench {

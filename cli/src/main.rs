@@ -55,8 +55,17 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("shoal: {error:#}");
-            let usage = error.is::<shoal_daemon::ConfigError>() || error.is::<shoal_scheduler::ConfigError>();
+            let usage = error.chain().any(is_usage);
             ExitCode::from(if usage { EXIT_USAGE } else { 1 })
         }
     }
+}
+
+/// Whether what is wrong is the configuration, or a file that it names.
+fn is_usage(error: &(dyn std::error::Error + 'static)) -> bool {
+    use shoal_daemon::{ConfigError, StartError};
+    error.is::<ConfigError>()
+        || error.is::<shoal_scheduler::ConfigError>()
+        || error.downcast_ref().is_some_and(StartError::is_configuration)
+        || error.downcast_ref().is_some_and(shoal_scheduler::StartError::is_configuration)
 }

@@ -164,9 +164,9 @@ pub struct LimitsSection {
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read {}: {source}", .path.display())]
+    #[error("cannot read {}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{}: {source}", .path.display())]
+    #[error("{}", .path.display())]
     Parse { path: PathBuf, source: Box<toml::de::Error> },
     #[error(
         "[peers] listen = \"{0}\" needs a cluster secret: run `shoal cluster init` and set [cluster] secret_file, or listen on 127.0.0.1"
@@ -336,7 +336,9 @@ mod tests {
 
     #[test]
     fn a_typo_is_refused_with_its_line() {
-        let error = parse("[node]\nzone = 'a'\n[mirror]\ntagttl = '3s'\n").unwrap_err().to_string();
+        let error = parse("[node]\nzone = 'a'\n[mirror]\ntagttl = '3s'\n").unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        let error = format!("{error}: {cause}");
         assert!(
             error.contains("shoal.toml") && error.contains("line 4") && error.contains("tagttl"),
             "{error}"

@@ -62,6 +62,13 @@ pub enum StartError {
     Admin { address: SocketAddr, source: std::io::Error },
 }
 
+impl StartError {
+    /// Whether the configuration, or a file that it names, is wrong: starting again will not help.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Cluster(_) | Self::Origins(_) | Self::MirrorTls(_))
+    }
+}
+
 /// A running node.
 pub struct Node {
     id: NodeId,

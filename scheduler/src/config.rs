@@ -55,9 +55,9 @@ impl Default for AdminSection {
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read {}: {source}", .path.display())]
+    #[error("cannot read {}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{}: {source}", .path.display())]
+    #[error("{}", .path.display())]
     Parse { path: PathBuf, source: Box<toml::de::Error> },
     #[error(
         "[scheduler] listen = \"{0}\" needs a cluster secret: run `shoal cluster init` and set [cluster] secret_file, or listen on 127.0.0.1"

@@ -36,6 +36,13 @@ pub enum StartError {
     Listen { section: &'static str, address: SocketAddr, source: std::io::Error },
 }
 
+impl StartError {
+    /// Whether the configuration, or a file that it names, is wrong: starting again will not help.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Cluster(_))
+    }
+}
+
 /// A running scheduler.
 #[derive(Debug)]
 pub struct Scheduler {

@@ -73,7 +73,10 @@ async fn pulls(client: Client, format: Format, multi_platform: bool, login: Opti
     };
     let image = image(format, multi_platform);
     registry.push(&image, REPOSITORY, "v1").await;
-    let mut cluster = Cluster::builder().nodes(2).registry("registry.test", &registry.url()).start().await;
+    let builder = Cluster::builder().nodes(2).registry("registry.test", &registry.url());
+    // podman and skopeo show credentials only to a mirror that asks for them.
+    let builder = if login.is_some() { builder.mirror("challenge = true\n") } else { builder };
+    let mut cluster = builder.start().await;
     for index in [0, 0, 1] {
         client.pull(cluster.node(index).mirror(), login.as_ref(), &image).await.unwrap();
         assert!(cluster.node_mut(index).is_alive());

@@ -90,13 +90,14 @@ impl TrackerMachine {
         let wanting = &swarm.zones.get(&zone)?.wanting;
         let drawn = wanting.sample(LOOKED_AT, &mut self.rng);
         let mut rested = None;
-        let rank = |node: &NodeKey| self.nodes.get(node).map(|known| (known.leases, *node));
+        let load = |node: &&NodeKey| self.nodes.get(*node).map(|known| known.leases);
         let awake = drawn.iter().filter(|node| {
             let until = self.nodes.get(node).map(|node| node.rests_until).filter(|at| *at > self.now);
             rested = rested.max(until);
             until.is_none()
         });
-        let best = awake.filter_map(rank).min().map(|(_, node)| node);
+        // The first of equals, and the draw is in random order.
+        let best = awake.min_by_key(load).copied();
         if best.is_none()
             && let Some(at) = rested
         {
