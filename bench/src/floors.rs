@@ -10,7 +10,7 @@ use shoal_proto::{Algorithm, BLOCK_SIZE};
 use shoal_store::ContentHasher;
 
 use crate::client::BUFFER;
-use crate::report::Report;
+use crate::costs::Costs;
 use crate::usage::thread_cpu_seconds;
 use crate::{bare_transport, gib};
 
@@ -19,37 +19,33 @@ const PIECE: usize = 1 << 20;
 /// Hashed again and again: larger than any cache, so that each byte comes from memory as in a daemon.
 const WORKING_SET: usize = 128 << 20;
 
-/// CPU seconds per GiB.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Floors {
-    pub blake3: f64,
-    pub sha256: f64,
-    pub write: f64,
-    pub tcp_send: f64,
-    pub quic_send: f64,
-    pub quic_receive: f64,
-}
+pub(crate) const WRITE: &str = "write a file, 1 MiB at once, synced at the end";
+pub(crate) const READ: &str = "read a file from the page cache";
+pub(crate) const BLAKE3: &str = "BLAKE3 of 128 KiB blocks";
+pub(crate) const SHA256: &str = "SHA-256";
+pub(crate) const TCP_SEND: &str = "TCP over loopback, sender";
+pub(crate) const TCP_RECEIVE: &str = "TCP over loopback, receiver";
+pub(crate) const QUIC_SEND: &str = "bare transport (QUIC), sender";
+pub(crate) const QUIC_RECEIVE: &str = "bare transport (QUIC), receiver";
 
 /// Measures all of them over `size` bytes.
-pub(crate) async fn measure(report: &mut Report, folder: &Path, size: u64) -> Result<Floors> {
-    report.section("Floors: CPU seconds per GiB of one thread");
-    let mut told = |what: &str, seconds: f64| {
-        report.add(what, seconds, "CPU-s/GiB");
-        seconds
-    };
+pub(crate) async fn measure(costs: &mut Costs, folder: &Path, size: u64) -> Result<()> {
     let file = folder.join("floor");
-    let write = told("write a file, 1 MiB at once, synced at the end", write(&file, size)?);
-    told("read a file from the page cache", read(&file, size)?);
-    std::fs::remove_file(&file)?;
-    let blake3 = told("BLAKE3 of 128 KiB blocks", blake3(size)?);
-    let sha256 = told("SHA-256", sha256(size)?);
-    let (sent, received) = tcp(size)?;
-    let tcp_send = told("TCP over loopback, sender", sent);
-    told("TCP over loopback, receiver", received);
+    tokio::task::block_in_place(|| {
+        costs.record(WRITE, write(&file, size)?);
+        costs.record(READ, read(&file, size)?);
+        std::fs::remove_file(&file)?;
+        costs.record(BLAKE3, blake3(size)?);
+        costs.record(SHA256, sha256(size)?);
+        let (sent, received) = tcp(size)?;
+        costs.record(TCP_SEND, sent);
+        costs.record(TCP_RECEIVE, received);
+        Ok::<_, anyhow::Error>(())
+    })?;
     let (sent, received) = bare_transport::measure(size).await?;
-    let quic_send = told("bare transport (QUIC), sender", sent);
-    let quic_receive = told("bare transport (QUIC), receiver", received);
-    Ok(Floors { blake3, sha256, write, tcp_send, quic_send, quic_receive })
+    costs.record(QUIC_SEND, sent);
+    costs.record(QUIC_RECEIVE, received);
+    Ok(())
 }
 
 /// Runs `work` and returns this thread's CPU seconds per GiB.

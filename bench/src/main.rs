@@ -4,6 +4,7 @@
 mod bare_transport;
 mod client;
 mod cluster;
+mod costs;
 mod cpu;
 mod floors;
 mod latency;

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use crate::admin;
 use crate::blobs::{BlobService, BlockBudget};
 use crate::config::Config;
-use crate::images::{Access, Mirror, Resolver, Tags};
+use crate::images::{Access, Facts, Mirror, Resolver, Tags};
 use crate::metrics::Metrics;
 use crate::scrape::{Observed, registry};
 use crate::swarm::{
@@ -166,6 +166,7 @@ impl Node {
                 report_within: Duration::ZERO,
                 ..TrackerConfig::default()
             }),
+            facts: Facts { store: store.clone(), freshness: config.freshness },
             hello,
         };
 

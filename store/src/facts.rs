@@ -50,6 +50,15 @@ struct TagRow {
     public: bool,
 }
 
+impl TagRow {
+    /// `None` where the row is not what this version writes.
+    fn into_tag(self) -> Option<Tag> {
+        let digest = self.digest.parse().ok()?;
+        let Self { size, media_type, resolved_at, public, .. } = self;
+        Some(Tag { digest, size, media_type, resolved_at, public })
+    }
+}
+
 // Names of registries, repositories and tags hold no zero byte.
 fn key(registry: &RegistryName, repository: &str, rest: &str) -> String {
     format!("{registry}\0{repository}\0{rest}")
@@ -131,12 +140,53 @@ impl Store {
         tag: &str,
     ) -> Result<Option<Tag>, StoreError> {
         let row: Option<TagRow> = self.get(&TAGS, &key(registry, repository, tag))?;
-        let tag = |row: TagRow| {
-            let digest = row.digest.parse().ok()?;
-            let TagRow { size, media_type, resolved_at, public, .. } = row;
-            Some(Tag { digest, size, media_type, resolved_at, public })
+        Ok(row.and_then(TagRow::into_tag))
+    }
+
+    /// What tags of open repositories mean, as (registry, repository, tag, meaning): the `limit` noted last.
+    pub fn public_tags(&self, limit: usize) -> Result<Vec<(RegistryName, String, String, Tag)>, StoreError> {
+        let rows = self.latest::<TagRow>(&TAGS)?.into_iter().filter(|(_, row)| row.public);
+        let tag = |(key, row): (Vec<String>, TagRow)| {
+            let [registry, repository, tag] = key.try_into().ok()?;
+            Some((registry.parse().ok()?, repository, tag, row.into_tag()?))
         };
-        Ok(row.and_then(tag))
+        Ok(rows.filter_map(tag).take(limit).collect())
+    }
+
+    /// Repositories that the origin served without credentials at `since` (unix seconds) or later: the `limit`
+    /// noted last.
+    pub fn open_repositories(
+        &self,
+        since: u64,
+        limit: usize,
+    ) -> Result<Vec<(RegistryName, String)>, StoreError> {
+        let rows = self.latest::<u64>(&ANONYMOUS)?.into_iter().filter(|(_, at)| *at >= since.max(1));
+        let name = |(key, _): (Vec<String>, u64)| {
+            let mut parts = key.into_iter();
+            Some((parts.next()?.parse().ok()?, parts.next()?))
+        };
+        Ok(rows.filter_map(name).take(limit).collect())
+    }
+
+    /// All rows of a kind with the parts of their keys, the one written last first.
+    fn latest<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: &Kind,
+    ) -> Result<Vec<(Vec<String>, T)>, StoreError> {
+        let mut rows = self.handle.inner.rows.read("list facts", |rows| {
+            let mut found = Vec::new();
+            for row in rows.open_table(kind.table)?.iter()? {
+                let (key, value) = row?;
+                let content = parse(kind.name, value.value().get(8..).unwrap_or_default());
+                if let Some(content) = content {
+                    let parts: Vec<String> = key.value().split('\0').map(str::to_owned).collect();
+                    found.push((written_at(value.value()), parts, content));
+                }
+            }
+            Ok(found)
+        })?;
+        rows.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
+        Ok(rows.into_iter().map(|(_, key, content)| (key, content)).collect())
     }
 
     /// Notes that a repository holds a blob of this size.

@@ -1,4 +1,5 @@
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -6,6 +7,7 @@ use tempfile::TempDir;
 use crate::free_address;
 use crate::node::Node;
 use crate::service::Service;
+use crate::tmpfs::Tmpfs;
 
 /// A scheduler and daemons on loopback, in one temporary folder.
 #[derive(Debug)]
@@ -13,6 +15,9 @@ pub struct Cluster {
     // Declared before the folder: processes end first.
     scheduler: Option<Service>,
     nodes: Vec<Node>,
+    _disks: Vec<Tmpfs>,
+    secret: PathBuf,
+    scheduler_url: String,
     _dir: TempDir,
 }
 
@@ -25,6 +30,7 @@ impl Cluster {
             registries: Vec::new(),
             mirror: String::new(),
             toml: String::new(),
+            disk: None,
         }
     }
 
@@ -45,6 +51,16 @@ impl Cluster {
         self.scheduler.as_mut().expect("the cluster has a scheduler")
     }
 
+    /// Where a member finds the scheduler; empty without one.
+    pub fn scheduler_url(&self) -> &str {
+        &self.scheduler_url
+    }
+
+    /// The file with the cluster's secret.
+    pub fn secret(&self) -> &Path {
+        &self.secret
+    }
+
     /// The sum of a metric over all nodes.
     pub async fn sum(&self, metric: &str) -> f64 {
         join_all(self.nodes.iter().map(|node| node.metrics())).await.iter().map(|m| m.sum(metric)).sum()
@@ -60,6 +76,7 @@ pub struct ClusterBuilder {
     registries: Vec<(String, String)>,
     mirror: String,
     toml: String,
+    disk: Option<u64>,
 }
 
 impl ClusterBuilder {
@@ -99,6 +116,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// Gives each node a file system of its own with this many bytes. Needs root.
+    pub fn disk_of(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
+        self
+    }
+
     /// Starts the scheduler, then all nodes; returns when all are ready.
     pub async fn start(self) -> Cluster {
         let dir = TempDir::new().unwrap();
@@ -108,13 +131,15 @@ impl ClusterBuilder {
 
         let mut shared = String::new();
         let mut scheduler = None;
+        let mut scheduler_url = String::new();
         if self.scheduler {
             let listen = free_address();
             let toml = format!("[scheduler]\nlisten = \"{listen}\"\n{cluster}");
             let mut service = Service::prepare("scheduler", "scheduler", dir.path(), &toml);
             service.start().await;
             scheduler = Some(service);
-            write!(shared, "[scheduler]\nurls = [\"https://{listen}\"]\n").unwrap();
+            scheduler_url = format!("https://{listen}");
+            write!(shared, "[scheduler]\nurls = [\"{scheduler_url}\"]\n").unwrap();
         }
         shared.push_str(&cluster);
         for (name, url) in &self.registries {
@@ -134,8 +159,10 @@ impl ClusterBuilder {
                 Node::prepare(&format!("node{index}"), place, dir.path(), &mirror, &shared)
             })
             .collect();
+        let disk = |bytes| nodes.iter().map(|node| Tmpfs::mount(node.data_dir(), bytes)).collect();
+        let disks = self.disk.map_or_else(Vec::new, disk);
         join_all(nodes.iter_mut().map(|node| node.start())).await;
-        Cluster { scheduler, nodes, _dir: dir }
+        Cluster { scheduler, nodes, _disks: disks, secret, scheduler_url, _dir: dir }
     }
 }
 

@@ -2,6 +2,8 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
+use shoal_proto::NodeId;
+
 use crate::free_address;
 use crate::puller::Puller;
 use crate::service::Service;
@@ -11,6 +13,7 @@ use crate::service::Service;
 pub struct Node {
     service: Service,
     mirror: SocketAddr,
+    peers: SocketAddr,
     data_dir: PathBuf,
 }
 
@@ -24,19 +27,35 @@ impl Node {
         shared: &str,
     ) -> Self {
         let data_dir = folder.join(name);
-        let mirror = free_address();
+        let (mirror, peers) = (free_address(), free_address());
         let toml = format!(
             "[node]\ndata_dir = \"{}\"\nzone = \"{zone}\"\nrack = \"{rack}\"\n\
-             [mirror]\nlisten = \"{mirror}\"\n{mirror_keys}[peers]\nlisten = \"{}\"\n{shared}",
+             [mirror]\nlisten = \"{mirror}\"\n{mirror_keys}[peers]\nlisten = \"{peers}\"\n{shared}",
             data_dir.display(),
-            free_address(),
         );
-        Self { service: Service::prepare("daemon", name, folder, &toml), mirror, data_dir }
+        Self { service: Service::prepare("daemon", name, folder, &toml), mirror, peers, data_dir }
     }
 
     /// Where clients find it.
     pub fn mirror(&self) -> SocketAddr {
         self.mirror
+    }
+
+    /// Where other members find it, UDP.
+    pub fn peers(&self) -> SocketAddr {
+        self.peers
+    }
+
+    /// Who it is, as it says itself.
+    pub async fn id(&self) -> NodeId {
+        self.status().await["node"].as_str().and_then(|id| id.parse().ok()).expect("/status names the node")
+    }
+
+    /// The file in which the store keeps a blob of this size; the test knows that there is one such blob.
+    pub fn blob_file(&self, size: u64) -> PathBuf {
+        let files = std::fs::read_dir(self.data_dir.join("store").join("blobs")).unwrap();
+        let found = files.map(|file| file.unwrap().path()).find(|path| path.metadata().unwrap().len() == size);
+        found.unwrap_or_else(|| panic!("the store has no file of {size} bytes"))
     }
 
     /// `http://127.0.0.1:port`

@@ -158,7 +158,9 @@ async fn requests_in_short_supply_are_waited_for() {
 async fn a_hostile_realm_gets_no_credentials() {
     let thief = FaultyRegistry::start().await;
     let scene = Scene::new(9).await;
-    let realm = format!("Bearer realm=\"{}/token\",service=\"registry.test\"", thief.url());
+    // Another host than the registry's; on the same host a token server may listen on any port.
+    let elsewhere = thief.url().replace("127.0.0.1", "localhost");
+    let realm = format!("Bearer realm=\"{elsewhere}/token\",service=\"registry.test\"");
     scene.registry.fault("/v2/", Fault::Challenge(realm));
     let login = shoal_tests::Credentials::new("alice", "correct horse");
     scene.puller().login(Some(&login)).pull(REPOSITORY, "v1").await.expect_err("no token, no image");
@@ -177,7 +179,8 @@ async fn a_redirect_into_this_machine_is_not_followed() {
     let scene = Scene::new(10).await;
     inside.serve(&scene.image, REPOSITORY, "v1");
     let layer = scene.layer();
-    let target = format!("{}/v2/{REPOSITORY}/blobs/{layer}", inside.url());
+    // Another host than the registry's, which was configured and so may be inside.
+    let target = format!("{}/v2/{REPOSITORY}/blobs/{layer}", inside.url().replace("127.0.0.1", "localhost"));
     scene.fails_then_recovers(&layer, Fault::Redirect(target)).await;
     assert!(inside.received().is_empty(), "{:?}", inside.received());
 }

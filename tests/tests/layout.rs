@@ -23,7 +23,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         "shoal-cli",
         &["proto", "swarm", "store", "origin", "transport", "scheduler", "registry-proxy", "daemon"],
     ),
-    ("shoal-tests", &["proto"]),
+    ("shoal-tests", &["proto", "transport"]),
     ("shoal-bench", &["proto", "store", "transport", "tests"]),
 ];
 

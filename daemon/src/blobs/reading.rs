@@ -256,6 +256,8 @@ impl Watching {
         let patience = if outage.is_some() { PATIENCE_IN_OUTAGE } else { PATIENCE };
         let Some(left) = patience.checked_sub(self.progress.elapsed()) else {
             let reason = outage.unwrap_or_else(|| "no chunk arrived from peers or origin".into());
+            let give_up = Input::GiveUp { blob: self.blob.clone(), reason: reason.clone() };
+            self.service.swarm().send(give_up).await;
             return Err(ReadFailure::Unavailable(format!("{}: {reason}", self.blob.digest)));
         };
         // The hold ends by time too, so look again twice a second.

@@ -2,6 +2,7 @@
 
 mod access;
 mod backend;
+mod facts;
 mod identity;
 mod manifest;
 mod refusals;
@@ -10,5 +11,6 @@ mod tags;
 
 pub(crate) use access::Access;
 pub(crate) use backend::Mirror;
+pub(crate) use facts::Facts;
 pub(crate) use resolve::Resolver;
 pub(crate) use tags::Tags;

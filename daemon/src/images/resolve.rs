@@ -7,7 +7,7 @@ use shoal_origin::Origin;
 use shoal_proto::message::{NodeMessage, TagRecord};
 use shoal_proto::{Digest, Reference, RegistryName, Repository, Tag};
 use shoal_registry_proxy::{Accept, Caller, Refusal};
-use shoal_store::{Store, StoreError};
+use shoal_store::{Store, StoreError, Tag as StoredTag};
 use tracing::warn;
 
 use super::access::{Access, AskError, Grant};
@@ -213,17 +213,28 @@ impl Resolver {
         }
         self.note_link(registry, repository, &resolved.digest, size, resolved.grant.public);
         self.note_media_type(&resolved.digest, &resolved.media_type);
-        if resolved.grant.public {
-            self.tracker.tell(NodeMessage::Tag(TagRecord {
-                registry: registry.clone(),
-                repository: repository.as_str().into(),
-                tag: resolved.digest.to_string().into(),
-                digest: resolved.digest,
-                size,
-                media_type: resolved.media_type.as_str().into(),
-                age: Duration::ZERO,
-            }));
+        if !resolved.grant.public {
+            return;
         }
+        // Kept like a tag, so that another node's client can have it by digest when the origin is gone.
+        let name = resolved.digest.to_string();
+        let meaning = StoredTag {
+            digest: resolved.digest,
+            size,
+            media_type: resolved.media_type.clone(),
+            resolved_at: unix_now(),
+            public: true,
+        };
+        noted(self.store.put_tag(registry, repository.as_str(), &name, &meaning));
+        self.tracker.tell(NodeMessage::Tag(TagRecord {
+            registry: registry.clone(),
+            repository: repository.as_str().into(),
+            tag: name.into(),
+            digest: resolved.digest,
+            size,
+            media_type: resolved.media_type.as_str().into(),
+            age: Duration::ZERO,
+        }));
     }
 
     fn note_link(

@@ -181,13 +181,8 @@ impl Tags {
     ) -> Result<Resolved, Refusal> {
         let gone = || refusal(&error, Subject::Manifest);
         let registry = origin.name();
-        let Some(grant) = self.access.during_outage(registry, repository, caller).await else {
-            return Err(Refusal::Denied {
-                reason: format!(
-                    "{error}; until it answers, only callers that it let in before get {repository} from here"
-                ),
-            });
-        };
+        // Until the origin answers, only those whom it let in before get what is cached.
+        let grant = self.access.during_outage(registry, repository, caller).await.ok_or_else(gone)?;
         let here = look_up(self.store.tag(registry, repository.as_str(), tag.as_str()));
         let here = here.map(|tag| (tag.digest, tag.size, tag.media_type, age_of(tag.resolved_at)));
         let there = self.tracker.tag(registry, repository, tag.as_str()).await;

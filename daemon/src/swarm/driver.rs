@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tracing::{trace, warn};
 
 use super::{Inbox, Input, SwarmHandle, TrackerLink};
-use crate::blobs::{ActiveBlob, Failure};
+use crate::blobs::{ActiveBlob, Failure, Phase};
 use crate::metrics::Metrics;
 
 /// What the driver works with.
@@ -112,6 +112,11 @@ impl Driver {
             Input::Join(joining) => joining.into_iter().for_each(|joining| self.join(joining)),
             Input::Restore(restored) => restored.into_iter().for_each(|blob| self.restore(blob)),
             Input::Leave(blob) => self.leave(&blob),
+            Input::GiveUp { blob, reason } => {
+                if blob.phase() == Phase::Fetching {
+                    self.fail(&blob.swarm(), Failure::Unavailable(reason));
+                }
+            }
             Input::Want { blob, reader, chunks } => {
                 self.feed(PeerEvent::Want { swarm: blob.swarm(), reader, chunks });
             }

@@ -35,6 +35,8 @@ pub(crate) enum Input {
     Join(Vec<Joining>),
     Restore(Vec<Restored>),
     Leave(Arc<ActiveBlob>),
+    /// Nothing came for longer than a reader waits: the blob fails for all, and whoever asks next begins anew.
+    GiveUp { blob: Arc<ActiveBlob>, reason: Arc<str> },
     /// A reader waits for these chunks, first one first.
     Want {
         blob: Arc<ActiveBlob>,

@@ -11,12 +11,13 @@ use shoal_proto::message::{NodeMessage, PeerInfo, TagRecord, TrackerMessage};
 use shoal_proto::{ClaimChecker, RegistryName, Repository};
 use shoal_scheduler::TrackerHandle;
 use shoal_transport::{MutualTls, grpc};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
 use super::{Input, SwarmHandle};
+use crate::images::Facts;
 use crate::metrics::Metrics;
 
 /// Messages that wait for the session; a tracker that does not take them for so long is as good as gone.
@@ -37,6 +38,8 @@ pub(crate) struct TrackerSource {
     pub tls: MutualTls,
     /// The tracker inside this node.
     pub own: TrackerHandle,
+    /// What a new tracker is told of images.
+    pub(crate) facts: Facts,
     /// What this node says of itself.
     pub hello: PeerInfo,
 }
@@ -47,6 +50,7 @@ struct Shared {
     questions: Mutex<HashMap<u64, oneshot::Sender<TrackerMessage>>>,
     next_question: AtomicU64,
     has_scheduler: AtomicBool,
+    opened: Notify,
 }
 
 /// Sends to the present tracker. Cheap to clone.
@@ -76,6 +80,14 @@ impl TrackerLink {
     /// Whether there is a tracker.
     pub(crate) fn is_up(&self) -> bool {
         lock(&self.0.outgoing).is_some()
+    }
+
+    /// Returns once there is a tracker.
+    async fn opened(&self) {
+        let opened = self.0.opened.notified();
+        if !self.is_up() {
+            opened.await;
+        }
     }
 
     /// Whether the tracker is a scheduler.
@@ -145,6 +157,7 @@ impl TrackerSource {
             if let Some((outgoing, incoming)) = self.scheduler().await {
                 metrics.tracker_sessions.inc();
                 link.0.has_scheduler.store(true, Ordering::Relaxed);
+                self.tell_facts(&link);
                 session(&link, &swarm, outgoing, incoming, std::future::pending()).await;
                 link.0.has_scheduler.store(false, Ordering::Relaxed);
                 warn!("the session with the scheduler ended");
@@ -156,6 +169,15 @@ impl TrackerSource {
             }
             tokio::time::sleep(jittered(RETRY)).await;
         }
+    }
+
+    /// Once the session is open; a fact that does not get through is only missed in an outage.
+    fn tell_facts(&self, link: &TrackerLink) {
+        let (facts, link) = (self.facts.clone(), link.clone());
+        tokio::spawn(async move {
+            link.opened().await;
+            tokio::task::spawn_blocking(move || facts.tell(&link));
+        });
     }
 
     /// Tracks for itself until a scheduler can be reached.
@@ -253,6 +275,7 @@ async fn session(
 ) {
     let ended = outgoing.downgrade();
     *lock(&link.0.outgoing) = Some(outgoing);
+    link.0.opened.notify_waiters();
     swarm.send(Input::TrackerUp).await;
     let mut claims = ClaimChecker::default();
     let mut until = std::pin::pin!(until);

@@ -69,7 +69,11 @@ pub struct PeerMachine {
     by_blob: BTreeMap<(Digest, u64), BTreeSet<Key>>,
     next_key: Key,
     links: BTreeMap<NodeId, Link>,
+    /// Nodes that are not dealt with any more.
     shunned: BTreeSet<NodeId>,
+    /// Those of them that signed for wrong bytes: what they signed counts for nothing, whoever passes it on. One that
+    /// only sent wrong bytes may have signed for right ones, which honest nodes have and announce with its entry.
+    liars: BTreeSet<NodeId>,
     rejected: BTreeMap<NodeId, u32>,
     requests: BTreeMap<u64, Request>,
     next_request: u64,
@@ -102,6 +106,7 @@ impl PeerMachine {
             next_key: 0,
             links: BTreeMap::new(),
             shunned: BTreeSet::new(),
+            liars: BTreeSet::new(),
             rejected: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,

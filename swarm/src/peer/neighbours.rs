@@ -253,7 +253,7 @@ impl PeerMachine {
         let signer = attestation.attestation.signer;
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         let refuted = swarm.past.iter().any(|round| round.refutes(values));
-        if self.shunned.contains(&signer) || refuted {
+        if self.liars.contains(&signer) || refuted {
             return;
         }
         let Some(map) = swarm.evidence.add_map(values, attestation) else { return };
@@ -278,7 +278,7 @@ impl PeerMachine {
     pub(super) fn have(&mut self, key: Key, from: NodeId, entries: &[SignedEntry]) {
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         for signed in entries {
-            let trusted = signed.entry.swarm == swarm.id && !self.shunned.contains(&signed.entry.signer);
+            let trusted = signed.entry.swarm == swarm.id && !self.liars.contains(&signed.entry.signer);
             // A map that this node verified decides; entries add nothing to it.
             if !trusted || swarm.phase == Phase::Complete {
                 continue;

@@ -150,7 +150,7 @@ impl PeerMachine {
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         for signed in entries {
             let signer = signed.entry.signer;
-            if signed.entry.swarm != swarm.id || self.shunned.contains(&signer) {
+            if signed.entry.swarm != swarm.id || self.liars.contains(&signer) {
                 continue;
             }
             let claim: Option<ClaimRef> = swarm.evidence.add(signed);

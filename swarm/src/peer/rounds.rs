@@ -6,7 +6,7 @@ use shoal_proto::message::{NodeMessage, PeerMessage};
 use shoal_proto::{ChunkValue, NodeId, SignedAttestation, SwarmId};
 
 use super::swarm_state::{PastRound, Phase, Swarm};
-use super::{FailReason, Key, PeerAction, PeerMachine, Timer};
+use super::{FailReason, Key, PeerAction, PeerMachine, REMEMBERED_NODES, Timer};
 
 /// Rounds beyond the first. A tracker begins no more; a node that is told otherwise fails.
 const EXTRA_ROUNDS: u32 = 2;
@@ -73,6 +73,9 @@ impl PeerMachine {
             self.act(PeerAction::ToTracker(NodeMessage::Complete(signed.clone())));
         }
         for liar in liars {
+            if liar != self.me.node && self.liars.len() < REMEMBERED_NODES {
+                self.liars.insert(liar);
+            }
             self.shun(liar);
         }
     }

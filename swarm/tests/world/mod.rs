@@ -403,6 +403,18 @@ impl World {
         self.next_origin_chunk(node, lease, start);
     }
 
+    pub fn trace_holders(&self, swarm: &SwarmId) {
+        for chunk in 0..chunks(swarm) {
+            let mut lacking = Vec::new();
+            let mut having = Vec::new();
+            for (n, sim) in self.nodes.iter().enumerate().filter(|(_, s)| s.alive) {
+                let held = (0..3).find_map(|round| sim.machine.held(&SwarmId { round, ..swarm.clone() }).map(|h| h.contains(ChunkIndex(chunk))));
+                if held == Some(true) { having.push(format!("{n}{}{}", sim.info.place.zone, if sim.manner == Manner::Honest { "".into() } else { format!("{:?}", sim.manner) })) } else { lacking.push(n) }
+            }
+            if !lacking.is_empty() { println!("chunk {chunk}: lacking {lacking:?} having {having:?}"); }
+        }
+    }
+
     fn next_origin_chunk(&mut self, node: usize, lease: Lease, chunk: u32) {
         if chunk >= lease.chunks.end {
             let event = PeerEvent::OriginEnded { swarm: lease.swarm, token: lease.token, result: Ok(()) };
@@ -524,6 +536,22 @@ impl World {
             return;
         }
         self.tracker_messages += 1;
+        if std::env::var("TRACE").is_ok() && self.now > Time::from(secs(2)) {
+            match &event {
+                TrackerEvent::Message { from, message } => {
+                    let m = match message {
+                        NodeMessage::Starved { chunks, .. } => format!("Starved {:?}", chunks.iter().map(|c| c.0).collect::<Vec<_>>()),
+                        NodeMessage::Return { token, why, .. } => format!("Return {} {why:?}", token.counter),
+                        NodeMessage::Progress { token, entries, .. } => format!("Progress {} {:?}", token.counter, entries.iter().map(|e| e.entry.index.0).collect::<Vec<_>>()),
+                        NodeMessage::Join(m) => m.iter().map(|m| match &m.held { Held::Complete => "Join complete".to_owned(), Held::Some(h) => format!("Join r{} held {} missing {:?}", m.swarm.round, h.count(), h.missing_from(ChunkIndex(0)).map(|c| c.0).collect::<Vec<_>>())}).collect(),
+                        other => format!("{other:?}").chars().take(20).collect(),
+                    };
+                    println!("{:?} {} -> tracker {m}", self.now, self.ids[from]);
+                }
+                TrackerEvent::Disconnected(n) => println!("{:?} {} disconnected", self.now, self.ids[n]),
+                _ => {}
+            }
+        }
         let message = match &event {
             TrackerEvent::Message { from, message } => Some((self.ids[from], message.clone())),
             TrackerEvent::Disconnected(node) => {
@@ -560,6 +588,16 @@ impl World {
         let next = tracker.next_timeout();
         for (to, message) in sent {
             self.watch_leases(to, &message);
+            if std::env::var("TRACE").is_ok() && self.now > Time::from(secs(2)) {
+                let m = match &message {
+                    TrackerMessage::Neighbours { peers, .. } => format!("Neighbours {:?}", peers.iter().map(|p| self.ids[&p.node]).collect::<Vec<_>>()),
+                    TrackerMessage::Lease(l) => format!("Lease {} {:?} {}", l.token.counter, l.chunks, match &l.kind { shoal_proto::message::LeaseKind::Origin => "origin".to_owned(), shoal_proto::message::LeaseKind::Zone(p) => format!("from {}", self.ids[&p.node])}),
+                    TrackerMessage::Revoke { token, .. } => format!("Revoke {}", token.counter),
+                    TrackerMessage::Round(s) => format!("Round {}", s.round),
+                    other => format!("{other:?}").chars().take(20).collect(),
+                };
+                println!("{:?} tracker -> {to} {m}", self.now);
+            }
             self.later(LATENCY, Ev::ToNode(self.generation, to, Box::new(message)));
         }
         if let Some(next) = next
@@ -678,6 +716,7 @@ impl World {
                 }
             }
         }
+        self.trace_holders(swarm);
         let missing: Vec<String> = (0..self.nodes.len())
             .filter(|node| self.nodes[*node].alive && !self.nodes[*node].complete.contains_key(swarm))
             .take(5)
