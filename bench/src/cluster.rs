@@ -165,7 +165,7 @@ impl Shoal {
     }
 
     /// Bytes that this node got from peers.
-    pub(crate) async fn from_peers(&self) -> Result<u64> {
+    pub(crate) async fn bytes_from_peers(&self) -> Result<u64> {
         let status = self.status().await?;
         let bytes = status.pointer("/transfer/peer_received_bytes").and_then(Value::as_u64);
         bytes.context("the status does not tell bytes from peers")

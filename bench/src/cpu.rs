@@ -88,7 +88,7 @@ async fn daemons(costs: &mut Costs, rates: &mut Rates, folder: &Path, size: u64,
     rates.peer = rates.peer.max(mib(size) / started.elapsed().as_secs_f64());
     costs.record(PEER_TO_DISK, (second.cpu_seconds()? - before.1) / gib(size));
     costs.record(DISK_TO_PEER, (first.cpu_seconds()? - before.0) / gib(size));
-    let from_peers = second.from_peers().await?;
+    let from_peers = second.bytes_from_peers().await?;
     ensure!(from_peers >= size, "only {from_peers} bytes came from the peer");
 
     costs.record(DISK_TO_CLIENT, to_client(&first, &sample).await?);

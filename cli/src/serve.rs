@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -13,6 +14,7 @@ use crate::log::{self, LogFormat};
 
 /// Threads for disk and hashing at most. Each needs some memory, and a disk is not faster with more.
 const BLOCKING_THREADS: usize = 16;
+const BLOCKING_MAY_LAST: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(crate) struct DaemonArguments {
@@ -67,12 +69,19 @@ pub(crate) fn daemon(arguments: DaemonArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     log::start(arguments.log);
-    runtime()?.block_on(async {
-        let node = Node::start(config).await.context("the node does not start")?;
-        told_to_stop().await?;
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        let mut node = Node::start(config).await.context("the node does not start")?;
+        tokio::select! {
+            told = told_to_stop() => told?,
+            () = node.failed() => anyhow::bail!("a part of the node ended; starting again may help"),
+        }
         node.stop().await;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // What still hashes or reads is not worth waiting for.
+    runtime.shutdown_timeout(BLOCKING_MAY_LAST);
+    done
 }
 
 pub(crate) fn scheduler(arguments: SchedulerArguments) -> anyhow::Result<ExitCode> {

@@ -40,25 +40,25 @@ const DRAIN_UPLOADS: Duration = Duration::from_secs(3);
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot make {}: {source}", .path.display())]
+    #[error("cannot make {}", .path.display())]
     Folder { path: PathBuf, source: std::io::Error },
-    #[error("node identity: {0}")]
+    #[error("node identity")]
     Identity(#[from] shoal_transport::IdentityError),
-    #[error("[cluster] secret_file: {0}")]
+    #[error("[cluster] secret_file")]
     Cluster(#[from] shoal_transport::ClusterError),
-    #[error("the node's certificate: {0}")]
+    #[error("the node's certificate")]
     Tls(#[from] shoal_transport::TlsError),
-    #[error("[node] data_dir: {0}")]
+    #[error("[node] data_dir")]
     Store(#[from] shoal_store::OpenError),
-    #[error("[mirror] {0}")]
+    #[error("[mirror]")]
     Origins(#[from] shoal_origin::ConfigError),
-    #[error("[peers] listen: {0}")]
+    #[error("[peers] listen")]
     Peers(#[from] shoal_transport::BindError),
-    #[error("[mirror] listen: {0}")]
+    #[error("[mirror] listen")]
     Listen(#[from] shoal_registry_proxy::ListenError),
-    #[error("[mirror.tls] {0}")]
+    #[error("[mirror.tls]")]
     MirrorTls(#[from] shoal_registry_proxy::TlsError),
-    #[error("[admin] listen = \"{address}\": {source}")]
+    #[error("[admin] listen = \"{address}\"")]
     Admin { address: SocketAddr, source: std::io::Error },
 }
 
@@ -129,7 +129,12 @@ impl Node {
         let metrics = Metrics::default();
         let (swarm, inbox) = SwarmHandle::new();
         let budget = BlockBudget::new(config.limits.memory / 2);
-        let server = SwarmServer { store: store.clone(), swarm: swarm.clone(), budget: budget.clone() };
+        let server = SwarmServer {
+            store: store.clone(),
+            swarm: swarm.clone(),
+            budget: budget.clone(),
+            metrics: metrics.clone(),
+        };
         let quic = QuicConfig {
             upload: rate(config.limits.upload),
             download: rate(config.limits.download),
@@ -218,6 +223,11 @@ impl Node {
 
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
+    }
+
+    /// Returns when a part of the node has ended that never should: it panicked, and the rest is of no use.
+    pub async fn failed(&mut self) {
+        let (_ended, _, _) = futures_util::future::select_all(&mut self.tasks).await;
     }
 
     /// Stops: no new requests, responses in flight may end within the configured time, uploads shortly after; then

@@ -24,15 +24,15 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("identity: {0}")]
+    #[error("identity")]
     Identity(#[from] shoal_transport::IdentityError),
-    #[error("[cluster] secret_file: {0}")]
+    #[error("[cluster] secret_file")]
     Cluster(#[from] shoal_transport::ClusterError),
-    #[error("certificate: {0}")]
+    #[error("certificate")]
     Tls(#[from] shoal_transport::TlsError),
-    #[error("TLS of the gRPC server: {0}")]
+    #[error("TLS of the gRPC server")]
     Grpc(#[from] tonic::transport::Error),
-    #[error("[{section}] listen = \"{address}\": {source}")]
+    #[error("[{section}] listen = \"{address}\"")]
     Listen { section: &'static str, address: SocketAddr, source: std::io::Error },
 }
 

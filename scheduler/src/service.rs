@@ -48,7 +48,7 @@ impl Tracker for TrackerService {
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let node = node_of(&request).ok_or_else(|| Status::unauthenticated("no certificate of a node"))?;
-        let remote = request.remote_addr().map(|address| address.ip());
+        let remote = request.remote_addr().map(|address| address.ip().to_canonical());
         let mut messages = request.into_inner();
         let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("an empty session"))?;
         let hello = NodeMessage::try_from(first).map_err(|error| refused(node, &error))?;

@@ -25,8 +25,6 @@ const TAGS: Kind = Kind { table: TableDefinition::new("tags.1"), name: "tags", c
 /// Images have some ten blobs each.
 const LINKS: Kind = Kind { table: TableDefinition::new("links.1"), name: "links", cap: 200_000 };
 const ANONYMOUS: Kind = Kind { table: TableDefinition::new("anonymous.1"), name: "anonymous", cap: 10_000 };
-const MEDIA_TYPES: Kind =
-    Kind { table: TableDefinition::new("media-types.1"), name: "media-types", cap: 20_000 };
 
 /// What a tag last resolved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +63,7 @@ fn key(registry: &RegistryName, repository: &str, rest: &str) -> String {
 }
 
 pub(crate) fn create_tables(transaction: &WriteTransaction) -> Redb<()> {
-    for kind in [TAGS, LINKS, ANONYMOUS, MEDIA_TYPES] {
+    for kind in [TAGS, LINKS, ANONYMOUS] {
         transaction.open_table(kind.table)?;
     }
     Ok(())
@@ -223,14 +221,5 @@ impl Store {
     /// When the origin last served this repository without credentials, in unix seconds.
     pub fn anonymous(&self, registry: &RegistryName, repository: &str) -> Result<Option<u64>, StoreError> {
         self.get(&ANONYMOUS, &key(registry, repository, ""))
-    }
-
-    /// Notes the media type of a manifest.
-    pub fn put_media_type(&self, manifest: &Digest, media_type: &str) -> Result<(), StoreError> {
-        self.put(&MEDIA_TYPES, &manifest.to_string(), &media_type)
-    }
-
-    pub fn media_type(&self, manifest: &Digest) -> Result<Option<String>, StoreError> {
-        self.get(&MEDIA_TYPES, &manifest.to_string())
     }
 }

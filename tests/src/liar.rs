@@ -48,7 +48,13 @@ pub struct Liar {
 
 impl Liar {
     /// Joins, and tells the tracker that it holds everything if `to_tracker`. `blob` are the right bytes.
-    pub async fn join(cluster: &crate::Cluster, swarm: SwarmId, blob: &Bytes, lie: Lie, to_tracker: bool) -> Self {
+    pub async fn join(
+        cluster: &crate::Cluster,
+        swarm: SwarmId,
+        blob: &Bytes,
+        lie: Lie,
+        to_tracker: bool,
+    ) -> Self {
         let authority = Cluster::from_file(cluster.secret()).unwrap();
         let layout = swarm.layout().unwrap();
         let server = Arc::new(Server {
@@ -57,14 +63,19 @@ impl Liar {
             right: blob.clone(),
             wrong: blob.iter().map(|byte| !byte).collect(),
             asked: AtomicU64::default(),
-            dead: Notify::default(),
+            dead: Arc::default(),
         });
         let (member, mut links) = Member::new(&authority, server.clone());
         let node = member.identity.node();
         let session = member.session(cluster.scheduler_url()).await.unwrap();
         let all = if to_tracker { ChunkSet::full(layout.count()) } else { ChunkSet::empty(layout.count()) };
         let held = Held::Some(all);
-        session.send(&NodeMessage::Join(vec![Membership { swarm: swarm.clone(), held, wants: true, may_lease: false }]));
+        session.send(&NodeMessage::Join(vec![Membership {
+            swarm: swarm.clone(),
+            held,
+            wants: true,
+            may_lease: false,
+        }]));
         session.send(&NodeMessage::Reported);
         // Who does not read what happens on links stops them.
         tokio::spawn(async move { while links.recv().await.is_some() {} });
@@ -157,7 +168,7 @@ struct Server {
     right: Bytes,
     wrong: Bytes,
     asked: AtomicU64,
-    dead: Notify,
+    dead: Arc<Notify>,
 }
 
 impl Server {
@@ -175,7 +186,7 @@ impl Server {
         self.layout.indexes().map(value).collect()
     }
 
-    fn answer(self: &Arc<Self>, index: ChunkIndex) -> Served {
+    fn answer(&self, index: ChunkIndex) -> Served {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let len = u32::try_from(self.layout.len_of(index)).unwrap();
         let sending = |bytes| Served::Sending { len, body: stream::iter([Ok(bytes)]).boxed() };
@@ -196,9 +207,9 @@ impl Server {
                 Served::Sending { len, body: body.boxed() }
             }
             Lie::Dies => {
-                let this = self.clone();
+                let dead = self.dead.clone();
                 let die = stream::once(async move {
-                    this.dead.notify_one();
+                    dead.notify_one();
                     std::future::pending().await
                 });
                 Served::Sending { len, body: stream::iter([Ok(half)]).chain(die).boxed() }
@@ -209,8 +220,7 @@ impl Server {
     }
 }
 
-/// What the endpoint calls.
-impl ChunkServer for Arc<Server> {
+impl ChunkServer for Server {
     fn serve(&self, _from: NodeId, request: ChunkRequest) -> BoxFuture<'static, Served> {
         let answer = self.answer(request.index);
         async move { answer }.boxed()

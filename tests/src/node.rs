@@ -54,7 +54,8 @@ impl Node {
     /// The file in which the store keeps a blob of this size; the test knows that there is one such blob.
     pub fn blob_file(&self, size: u64) -> PathBuf {
         let files = std::fs::read_dir(self.data_dir.join("store").join("blobs")).unwrap();
-        let found = files.map(|file| file.unwrap().path()).find(|path| path.metadata().unwrap().len() == size);
+        let found =
+            files.map(|file| file.unwrap().path()).find(|path| path.metadata().unwrap().len() == size);
         found.unwrap_or_else(|| panic!("the store has no file of {size} bytes"))
     }
 

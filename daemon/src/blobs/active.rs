@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use shoal_origin::{Identity, Kind};
-use shoal_proto::{
-    ChunkIndex, ChunkLayout, ChunkSet, ChunkValue, Digest, LayoutError, RegistryName, Repository, SwarmId,
-};
+use shoal_proto::{ChunkIndex, ChunkLayout, ChunkSet, ChunkValue, Digest, RegistryName, Repository, SwarmId};
 use shoal_registry_proxy::Source;
 use shoal_store::Partial;
 use tokio::sync::watch;
@@ -90,8 +88,7 @@ struct State {
 }
 
 impl ActiveBlob {
-    pub(crate) fn new(wanted: Wanted) -> Result<Self, LayoutError> {
-        let layout = ChunkLayout::new(wanted.size)?;
+    pub(crate) fn new(wanted: Wanted, layout: ChunkLayout) -> Self {
         let state = State {
             round: 0,
             available: ChunkSet::empty(layout.count()),
@@ -108,7 +105,7 @@ impl ActiveBlob {
         };
         let changes = watch::Sender::new(0);
         let (digest, registry) = (wanted.digest, wanted.registry);
-        Ok(Self { digest, layout, registry, state: Mutex::new(state), changes })
+        Self { digest, layout, registry, state: Mutex::new(state), changes }
     }
 
     // A poisoned lock means that a holder panicked; the state is a few plain values, each valid at any time.
@@ -160,11 +157,10 @@ impl ActiveBlob {
     }
 
     pub(crate) fn remove(&self, index: ChunkIndex) {
-        self.change(|state| state.available.remove(index));
-    }
-
-    pub(crate) fn set_phase(&self, phase: Phase) {
-        self.change(|state| state.phase = phase);
+        self.change(|state| {
+            state.kept.remove(&index.0);
+            state.available.remove(index)
+        });
     }
 
     /// A new round: what was fetched in the old one is not trusted.
@@ -203,8 +199,21 @@ impl ActiveBlob {
         self.lock().readers += 1;
     }
 
-    pub(crate) fn reader_left(&self) {
-        self.lock().readers -= 1;
+    /// A reader that was cut comes back; the download goes on meanwhile.
+    pub(crate) fn reader_left(&self, linger: Duration) {
+        let mut state = self.lock();
+        state.readers = state.readers.saturating_sub(1);
+        state.linger_until = state.linger_until.max(Instant::now() + linger);
+    }
+
+    /// Whether this chunk is in the store.
+    pub(crate) fn holds(&self, index: ChunkIndex) -> bool {
+        self.lock().available.contains(index)
+    }
+
+    /// How many chunks are here.
+    pub(crate) fn count(&self) -> u32 {
+        self.lock().available.count()
     }
 
     /// Keeps the download going for a while although nobody reads.

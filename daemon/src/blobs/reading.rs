@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::active::{ActiveBlob, Failure, Phase, Wanted};
 use super::blocks::{self, ReadFault};
-use super::service::{BlobService, Opened};
+use super::service::{BlobService, LINGER, Opened};
 use crate::swarm::Input;
 
 /// A body that will be complete within this is held until its digest matched.
@@ -71,12 +71,14 @@ struct Watching {
     service: BlobService,
     reader: u64,
     since: Instant,
+    /// When the last chunk came, and how many there were then.
     progress: Instant,
+    count: u32,
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        self.blob.reader_left();
+        self.blob.reader_left(LINGER);
         let input = Input::Unwant { blob: self.blob.clone(), reader: self.reader };
         self.service.swarm().send_later(input);
     }
@@ -144,8 +146,8 @@ impl Reading {
         let reader = self.service.next_reader();
         let now = Instant::now();
         let service = self.service.clone();
-        let changes = blob.subscribe();
-        let watching = Watching { blob, changes, service, reader, since: now, progress: now };
+        let (changes, count) = (blob.subscribe(), blob.count());
+        let watching = Watching { blob, changes, service, reader, since: now, progress: now, count };
         let chunks = watching.blob.layout.chunks_of(&self.range);
         let want = Input::Want { blob: watching.blob.clone(), reader, chunks };
         self.service.swarm().send(want).await;
@@ -226,16 +228,22 @@ impl Reading {
             Some(range) => {
                 self.source = blob.first_source().unwrap_or(Source::Local);
                 let (store, swarm) = (self.service.store().clone(), blob.swarm());
-                match tokio::task::spawn_blocking(move || store.partial_reader(&swarm)).await {
+                let repair = blob.is_repair();
+                let open = move || match repair {
+                    true => store.reader(&swarm.digest),
+                    false => store.partial_reader(&swarm),
+                };
+                match tokio::task::spawn_blocking(open).await {
                     Ok(Ok(reader)) => {
                         self.given_round = Some(round);
                         watching.progress = Instant::now();
                         self.read(reader, range, Some(watching)).await
                     }
-                    // Just became complete, or a new round began: look again.
+                    // Just became complete, or a new round began: that is told soon.
                     Ok(Err(_)) => {
+                        watching.wait().await?;
                         self.from = From::Download(watching);
-                        self.count_repair()
+                        Ok(())
                     }
                     Err(_) => Err(ReadFailure::Stopping),
                 }
@@ -252,6 +260,10 @@ impl Reading {
 impl Watching {
     /// Until something changed, or the hold may be over.
     async fn wait(&mut self) -> Result<(), ReadFailure> {
+        let count = self.blob.count();
+        if count != self.count {
+            (self.count, self.progress) = (count, Instant::now());
+        }
         let outage = self.blob.outage();
         let patience = if outage.is_some() { PATIENCE_IN_OUTAGE } else { PATIENCE };
         let Some(left) = patience.checked_sub(self.progress.elapsed()) else {
@@ -263,7 +275,7 @@ impl Watching {
         // The hold ends by time too, so look again twice a second.
         let look_again = left.min(Duration::from_millis(500));
         match tokio::time::timeout(look_again, self.changes.changed()).await {
-            Ok(Ok(())) => self.progress = Instant::now(),
+            Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(ReadFailure::Stopping),
             Err(_) => {}
         }

@@ -6,17 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_proto::message::{Held, Proof};
-use shoal_proto::{ChunkSet, Digest, LayoutError, RegistryName, SignedEntry};
+use shoal_proto::{ChunkLayout, ChunkSet, Digest, LayoutError, RegistryName, SignedEntry};
 use shoal_store::{Partial, ReadError, Store, StoreError};
 
-use super::active::{ActiveBlob, Phase, Wanted};
+use super::active::{ActiveBlob, Failure, Phase, Wanted};
 use super::blocks::BlockBudget;
 use crate::metrics::Metrics;
 use crate::swarm::{Input, Joining, SwarmHandle, complete_proof};
 
 /// A download that nobody reads goes on for this long: a client that was cut comes back with a Range, and
 /// a client that fetched a manifest fetches its layers soon.
-const LINGER: Duration = Duration::from_secs(60);
+pub(super) const LINGER: Duration = Duration::from_secs(60);
+/// A download that began with its manifest goes on for this long before anybody reads it: who only looks at a
+/// manifest should not cost the layers, and what was fetched is kept.
+const PREFETCH: Duration = Duration::from_secs(15);
 /// How often downloads are checked for whether anybody wants them.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Blobs on their way at once; an image has some hundred at most.
@@ -104,55 +107,74 @@ impl BlobService {
         if self.is_local(&wanted.digest, wanted.size) {
             return Ok(Opened::Local);
         }
-        let mut opened = self.join(vec![wanted]).await?;
+        let mut opened = self.join(vec![wanted], LINGER).await?;
         Ok(opened.pop().map_or(Opened::Local, Opened::Active))
     }
 
     /// Begins to fetch what is not here, all in one message to the tracker, before anybody reads it.
     pub(crate) async fn prefetch(&self, wanted: Vec<Wanted>) -> Result<(), OpenError> {
         let missing = wanted.into_iter().filter(|blob| !self.is_local(&blob.digest, blob.size)).collect();
-        self.join(missing).await.map(drop)
+        self.join(missing, PREFETCH).await.map(drop)
     }
 
-    async fn join(&self, wanted: Vec<Wanted>) -> Result<Vec<Arc<ActiveBlob>>, OpenError> {
+    async fn join(&self, wanted: Vec<Wanted>, linger: Duration) -> Result<Vec<Arc<ActiveBlob>>, OpenError> {
         let mut blobs = Vec::with_capacity(wanted.len());
         let mut new = Vec::new();
+        let mut again = Vec::new();
+        let mut refused = None;
         for wanted in wanted {
+            let layout = ChunkLayout::new(wanted.size);
             let key = (wanted.digest, wanted.size, wanted.registry.clone());
             let mut active = self.active();
-            let known = active.get(&key).filter(|blob| !matches!(blob.phase(), Phase::Failed(_))).cloned();
-            let blob = match known {
-                Some(blob) => {
+            let known = active.get(&key).filter(|blob| blob.phase() == Phase::Fetching).cloned();
+            let blob = match (known, layout) {
+                (Some(blob), _) => {
                     blob.set_context(wanted.context);
+                    again.push(blob.clone());
                     blob
                 }
-                None if active.len() >= MAX_ACTIVE => return Err(OpenError::TooMany),
-                None => {
-                    let blob = Arc::new(ActiveBlob::new(wanted)?);
+                (None, Err(error)) => {
+                    refused = Some(error.into());
+                    continue;
+                }
+                (None, Ok(_)) if active.len() >= MAX_ACTIVE => {
+                    refused = Some(OpenError::TooMany);
+                    continue;
+                }
+                (None, Ok(layout)) => {
+                    let blob = Arc::new(ActiveBlob::new(wanted, layout));
                     active.insert(key, blob.clone());
                     new.push(blob.clone());
                     blob
                 }
             };
-            blob.linger(LINGER);
+            blob.linger(linger);
             blobs.push(blob);
         }
-        let joining = self.prepare(new).await?;
-        if !joining.is_empty() {
-            self.inner.swarm.send(Input::Join(joining)).await;
-        }
-        Ok(blobs)
+        self.hand_over(new, again).await;
+        refused.map_or(Ok(blobs), Err)
     }
 
-    /// Looks up what the store has of new blobs. Blocking, so not on the runtime's own threads.
-    async fn prepare(&self, blobs: Vec<Arc<ActiveBlob>>) -> Result<Vec<Joining>, OpenError> {
-        let store = self.inner.store.clone();
-        let prepare = move || blobs.into_iter().map(|blob| prepare(&store, blob)).collect();
-        match tokio::task::spawn_blocking(prepare).await {
-            Ok(joining) => joining,
-            // The runtime is going down, and the request with it.
-            Err(_) => Ok(Vec::new()),
+    /// Tells the driver. In a task of its own: what began must reach it even if who asked goes away.
+    async fn hand_over(&self, new: Vec<Arc<ActiveBlob>>, again: Vec<Arc<ActiveBlob>>) {
+        if new.is_empty() && again.is_empty() {
+            return;
         }
+        let this = self.clone();
+        let telling = tokio::spawn(async move {
+            for blob in again {
+                this.inner.swarm.send(Input::Access(blob)).await;
+            }
+            let store = this.inner.store.clone();
+            let prepare = move || new.into_iter().filter_map(|blob| prepare_or_fail(&store, blob)).collect();
+            // Looking into the store blocks, so not on the runtime's own threads.
+            let joining: Vec<Joining> = tokio::task::spawn_blocking(prepare).await.unwrap_or_default();
+            if !joining.is_empty() {
+                this.inner.swarm.send(Input::Join(joining)).await;
+            }
+        });
+        // It fails only when the runtime goes down, and the request with it.
+        let _ = telling.await;
     }
 
     /// Ends downloads that nobody wants and forgets those that ended, for as long as the node runs.
@@ -176,16 +198,20 @@ impl BlobService {
     }
 }
 
-fn prepare(store: &Store, blob: Arc<ActiveBlob>) -> Result<Joining, OpenError> {
-    let swarm = blob.swarm();
-    let partial: Partial = match store.begin(&swarm) {
+fn prepare_or_fail(store: &Store, blob: Arc<ActiveBlob>) -> Option<Joining> {
+    prepare(store, &blob).unwrap_or_else(|error| {
+        blob.end(Phase::Failed(Failure::Store(error.to_string().into())));
+        None
+    })
+}
+
+/// What the store has of the blob; `None` where that is all.
+fn prepare(store: &Store, blob: &Arc<ActiveBlob>) -> Result<Option<Joining>, OpenError> {
+    let partial: Partial = match store.begin(&blob.swarm()) {
         Ok(partial) => partial,
-        // Complete, with chunks that were found corrupt: they are repaired through the swarm.
+        // Complete, perhaps with chunks that were found corrupt: those are repaired through the swarm.
         Err(StoreError::AlreadyComplete(digest)) => return repairing(store, blob, &digest),
-        Err(error) => {
-            blob.set_phase(Phase::Failed(super::Failure::Store(error.to_string().into())));
-            return Err(error.into());
-        }
+        Err(error) => return Err(error.into()),
     };
     let chunks = partial.chunks()?;
     let mut entries = Vec::with_capacity(chunks.len());
@@ -203,11 +229,17 @@ fn prepare(store: &Store, blob: Arc<ActiveBlob>) -> Result<Joining, OpenError> {
     let held = partial.held();
     blob.set_available(held.clone());
     blob.keep(partial);
-    Ok(Joining { blob, held: Held::Some(held), proof: Some(Proof::Entries(entries)) })
+    let proof = Some(Proof::Entries(entries));
+    Ok(Some(Joining { blob: blob.clone(), held: Held::Some(held), proof }))
 }
 
-fn repairing(store: &Store, blob: Arc<ActiveBlob>, digest: &Digest) -> Result<Joining, OpenError> {
+fn repairing(store: &Store, blob: &Arc<ActiveBlob>, digest: &Digest) -> Result<Option<Joining>, OpenError> {
     let (held, proof) = match complete_proof(store, digest)? {
+        // Another registry's swarm brought it just now.
+        Some((Held::Complete, _)) => {
+            blob.end(Phase::Complete);
+            return Ok(None);
+        }
         Some((held, proof)) => (held, Some(proof)),
         None => (Held::Some(ChunkSet::empty(blob.layout.count())), None),
     };
@@ -215,5 +247,5 @@ fn repairing(store: &Store, blob: Arc<ActiveBlob>, digest: &Digest) -> Result<Jo
     if let Held::Some(held) = &held {
         blob.set_available(held.clone());
     }
-    Ok(Joining { blob, held, proof })
+    Ok(Some(Joining { blob: blob.clone(), held, proof }))
 }

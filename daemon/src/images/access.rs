@@ -24,6 +24,9 @@ const MAX_VERDICTS: usize = 10_000;
 /// A repository that refused anonymous access is not asked anonymously again for this long.
 const CLOSED_FOR: Duration = Duration::from_secs(600);
 
+/// How long a fact on disk is left as it is.
+const NOTED_FOR: Duration = Duration::from_secs(60);
+
 type RepositoryKey = (RegistryName, Repository);
 
 /// What was found out about a caller and a repository.
@@ -128,7 +131,10 @@ impl Access {
                     self.granted(origin.name(), repository, &anonymous);
                     return Ok((Grant { identity: anonymous, public: true }, answer));
                 }
-                Err(error) if error.is_outage() => return Err(AskError::Outage(error)),
+                // An account may have a limit of its own.
+                Err(error) if error.is_outage() && !is_throttled(&error) => {
+                    return Err(AskError::Outage(error));
+                }
                 Err(error) => {
                     if is_closed(error.failure()) {
                         self.closed(origin.name(), repository);
@@ -147,6 +153,17 @@ impl Access {
         }
     }
 
+    /// Once a minute is enough: it counts for hours.
+    fn note_open(&self, registry: &RegistryName, repository: &Repository) {
+        let known = look_up(self.store.anonymous(registry, repository.as_str()));
+        if known.is_some_and(|at| at > 0 && age_of(at) < NOTED_FOR) {
+            return;
+        }
+        tokio::task::block_in_place(|| {
+            noted(self.store.put_anonymous(registry, repository.as_str(), unix_now()));
+        });
+    }
+
     fn is_closed(&self, registry: &RegistryName, repository: &Repository) -> bool {
         let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         let when = verdicts.closed.get(&(registry.clone(), repository.clone()));
@@ -155,7 +172,9 @@ impl Access {
 
     fn closed(&self, registry: &RegistryName, repository: &Repository) {
         // The time 0 is too long ago for anybody.
-        noted(self.store.put_anonymous(registry, repository.as_str(), 0));
+        tokio::task::block_in_place(|| {
+            noted(self.store.put_anonymous(registry, repository.as_str(), 0));
+        });
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         trim(&mut verdicts.closed);
         verdicts.closed.insert((registry.clone(), repository.clone()), Instant::now());
@@ -163,7 +182,7 @@ impl Access {
 
     fn granted(&self, registry: &RegistryName, repository: &Repository, identity: &Identity) {
         if matches!(identity, Identity::Anonymous) {
-            noted(self.store.put_anonymous(registry, repository.as_str(), unix_now()));
+            self.note_open(registry, repository);
             self.tracker.tell(NodeMessage::Anonymous {
                 registry: registry.clone(),
                 repository: repository.as_str().into(),
@@ -187,6 +206,10 @@ fn trim<K: Eq + std::hash::Hash + Clone>(map: &mut HashMap<K, Instant>) {
     if let Some(median) = times.get(times.len() / 2).copied() {
         map.retain(|_, when| *when > median);
     }
+}
+
+fn is_throttled(error: &OriginError) -> bool {
+    matches!(error.failure(), Failure::Throttled { .. })
 }
 
 fn is_closed(failure: &Failure) -> bool {

@@ -18,6 +18,7 @@ use super::access::{Access, AskError, Grant};
 use super::manifest::{Child, Children};
 use super::refusals::{Subject, refusal};
 use super::resolve::Resolver;
+use super::share::may_share;
 use super::tags::Resolved;
 use crate::blobs::{BlobService, OriginContext, Wanted, reading};
 
@@ -60,22 +61,11 @@ impl Mirror {
     async fn content(
         &self,
         origin: &Origin,
-        repository: &Repository,
+        context: OriginContext,
         resolved: &Resolved,
         size: u64,
     ) -> Result<(Bytes, Source), Refusal> {
-        let accept = HeaderValue::from_str(&resolved.media_type)
-            .map_err(|_| Refusal::ManifestInvalid { reason: "its media type is not text".into() })?;
-        let wanted = Wanted {
-            digest: resolved.digest,
-            size,
-            registry: origin.name().clone(),
-            context: OriginContext {
-                repository: repository.clone(),
-                kind: Kind::Manifest { accept },
-                identity: resolved.grant.identity.clone(),
-            },
-        };
+        let wanted = Wanted { digest: resolved.digest, size, registry: origin.name().clone(), context };
         let mut source = Source::Local;
         let mut bytes = BytesMut::new();
         let mut pieces = std::pin::pin!(reading(self.blobs.clone(), wanted, 0..size));
@@ -134,11 +124,12 @@ impl Mirror {
             let reason = format!("{size} bytes are more than {MAX_MANIFEST}, the most that is handled");
             return Err(Refusal::ManifestInvalid { reason });
         }
-        self.resolver.may_share(&origin, &resolved.digest)?;
+        let context = manifest_context(&repository, &resolved)?;
+        may_share(self.blobs.store(), &origin, &context, &resolved.digest).await?;
         let (bytes, source) = if head {
             (None, self.source(&resolved.digest, size))
         } else {
-            let (bytes, source) = self.content(&origin, &repository, &resolved, size).await?;
+            let (bytes, source) = self.content(&origin, context, &resolved, size).await?;
             self.follow(&origin, &repository, &resolved, &bytes).await;
             (Some(bytes), source)
         };
@@ -151,13 +142,9 @@ impl Mirror {
         let repository = origin.canonical_repository(&blob.repository);
         let (grant, size): (Grant, u64) =
             self.resolver.blob(&origin, &repository, &blob.digest, caller).await?;
-        self.resolver.may_share(&origin, &blob.digest)?;
-        let wanted = Wanted {
-            digest: blob.digest,
-            size,
-            registry: origin.name().clone(),
-            context: OriginContext { repository, kind: Kind::Blob, identity: grant.identity },
-        };
+        let context = OriginContext { repository, kind: Kind::Blob, identity: grant.identity };
+        may_share(self.blobs.store(), &origin, &context, &blob.digest).await?;
+        let wanted = Wanted { digest: blob.digest, size, registry: origin.name().clone(), context };
         Ok(FoundBlob { blobs: self.blobs.clone(), wanted })
     }
 
@@ -190,6 +177,14 @@ impl Mirror {
             body: passed.body,
         })
     }
+}
+
+/// As whom and as what the origin is asked for a manifest.
+fn manifest_context(repository: &Repository, resolved: &Resolved) -> Result<OriginContext, Refusal> {
+    let accept = HeaderValue::from_str(&resolved.media_type)
+        .map_err(|_| Refusal::ManifestInvalid { reason: "its media type is not text".into() })?;
+    let identity = resolved.grant.identity.clone();
+    Ok(OriginContext { repository: repository.clone(), kind: Kind::Manifest { accept }, identity })
 }
 
 fn unread(failure: &ReadFailure) -> Refusal {

@@ -60,7 +60,9 @@ impl Children {
 
 fn child(descriptor: Descriptor) -> Option<Child> {
     let digest = descriptor.digest.parse().ok()?;
-    descriptor.urls.is_empty().then_some(Child {
+    let told =
+        descriptor.media_type.bytes().all(|b| b.is_ascii_graphic()) && descriptor.media_type.len() < 256;
+    (descriptor.urls.is_empty() && told).then_some(Child {
         digest,
         size: descriptor.size,
         media_type: descriptor.media_type,

@@ -7,6 +7,7 @@ mod identity;
 mod manifest;
 mod refusals;
 mod resolve;
+mod share;
 mod tags;
 
 pub(crate) use access::Access;

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::access::{Access, AskError, Grant};
 use super::backend::MAX_MANIFEST;
-use super::manifest::Children;
+use super::manifest::{Child, Children};
 use super::refusals::{Subject, refusal};
 use super::tags::{Resolved, Tags};
 use crate::swarm::TrackerQueries;
@@ -113,7 +113,9 @@ impl Resolver {
         let question = |identity| async move { origin.head_blob(repository, digest, &identity).await };
         match self.access.ask(origin, repository, caller, question).await {
             Ok((grant, size)) => {
-                self.note_link(origin.name(), repository, digest, size, grant.public);
+                tokio::task::block_in_place(|| {
+                    self.note_link(origin.name(), repository, digest, size, grant.public);
+                });
                 Ok((grant, size))
             }
             Err(AskError::Refused(error)) => Err(refusal(&error, Subject::Blob)),
@@ -143,19 +145,6 @@ impl Resolver {
         Ok(size)
     }
 
-    /// Whether what is cached under this digest may be given to callers of this registry: a blob that came from
-    /// a private repository is not given to those who know its digest from another registry.
-    pub(crate) fn may_share(&self, origin: &Origin, digest: &Digest) -> Result<(), Refusal> {
-        let Some(complete) = self.store.complete(digest) else { return Ok(()) };
-        let from = &complete.swarm.origin;
-        if from == origin.name() || look_up(self.store.link(from, PUBLIC, digest)).is_some() {
-            return Ok(());
-        }
-        Err(Refusal::Denied {
-            reason: format!("{digest} is cached from a private repository of another registry"),
-        })
-    }
-
     /// Notes what a manifest that was read through this repository refers to.
     pub(crate) async fn note_children(
         &self,
@@ -167,11 +156,12 @@ impl Resolver {
         let (this, registry, repository) = (self.clone(), origin.name().clone(), repository.clone());
         let (children, public) = (children.clone(), grant.public);
         let note = move || {
-            for child in children.manifests.iter().chain(&children.blobs) {
-                this.note_link(&registry, &repository, &child.digest, child.size, public);
+            for blob in &children.blobs {
+                this.note_link(&registry, &repository, &blob.digest, blob.size, public);
             }
             for manifest in &children.manifests {
-                this.note_media_type(&manifest.digest, &manifest.media_type);
+                this.note_link(&registry, &repository, &manifest.digest, manifest.size, public);
+                this.keep_manifest(&registry, &repository, manifest, public);
             }
         };
         if tokio::task::spawn_blocking(note).await.is_err() {
@@ -179,15 +169,15 @@ impl Resolver {
         }
     }
 
+    /// Size and media type of a manifest that this repository was seen to hold.
     fn known(
         &self,
         registry: &RegistryName,
         repository: &Repository,
         digest: &Digest,
     ) -> Option<(u64, String)> {
-        let size = look_up(self.store.link(registry, repository.as_str(), digest))?;
-        let media_type = look_up(self.store.media_type(digest))?;
-        Some((size, media_type))
+        let found = look_up(self.store.tag(registry, repository.as_str(), &digest.to_string()))?;
+        (found.digest == *digest).then_some((found.size, found.media_type))
     }
 
     async fn known_in_cluster(
@@ -207,34 +197,43 @@ impl Resolver {
         resolved: &Resolved,
         size: u64,
     ) {
-        // Told once: the link is there the next time.
+        // Told once: it is known the next time.
         if self.known(registry, repository, &resolved.digest).is_some() {
             return;
         }
-        self.note_link(registry, repository, &resolved.digest, size, resolved.grant.public);
-        self.note_media_type(&resolved.digest, &resolved.media_type);
-        if !resolved.grant.public {
+        let Resolved { digest, media_type, grant, .. } = resolved;
+        let child = Child { digest: *digest, size, media_type: media_type.clone() };
+        tokio::task::block_in_place(|| {
+            self.note_link(registry, repository, digest, size, grant.public);
+            self.keep_manifest(registry, repository, &child, grant.public);
+        });
+        if grant.public {
+            self.tracker.tell(NodeMessage::Tag(TagRecord {
+                registry: registry.clone(),
+                repository: repository.as_str().into(),
+                tag: digest.to_string().into(),
+                digest: *digest,
+                size,
+                media_type: media_type.as_str().into(),
+                age: Duration::ZERO,
+            }));
+        }
+    }
+
+    /// Kept like a tag whose name is the digest, so that another node's client can have it by digest when the
+    /// origin is gone.
+    fn keep_manifest(&self, registry: &RegistryName, repository: &Repository, child: &Child, public: bool) {
+        if self.known(registry, repository, &child.digest).is_some() {
             return;
         }
-        // Kept like a tag, so that another node's client can have it by digest when the origin is gone.
-        let name = resolved.digest.to_string();
         let meaning = StoredTag {
-            digest: resolved.digest,
-            size,
-            media_type: resolved.media_type.clone(),
+            digest: child.digest,
+            size: child.size,
+            media_type: child.media_type.clone(),
             resolved_at: unix_now(),
-            public: true,
+            public,
         };
-        noted(self.store.put_tag(registry, repository.as_str(), &name, &meaning));
-        self.tracker.tell(NodeMessage::Tag(TagRecord {
-            registry: registry.clone(),
-            repository: repository.as_str().into(),
-            tag: name.into(),
-            digest: resolved.digest,
-            size,
-            media_type: resolved.media_type.as_str().into(),
-            age: Duration::ZERO,
-        }));
+        noted(self.store.put_tag(registry, repository.as_str(), &child.digest.to_string(), &meaning));
     }
 
     fn note_link(
@@ -245,19 +244,17 @@ impl Resolver {
         size: u64,
         public: bool,
     ) {
-        noted(self.store.put_link(registry, repository.as_str(), digest, size));
-        if public {
-            noted(self.store.put_link(registry, PUBLIC, digest, size));
+        let public = public.then_some(PUBLIC);
+        for repository in [Some(repository.as_str()), public].into_iter().flatten() {
+            if look_up(self.store.link(registry, repository, digest)) != Some(size) {
+                noted(self.store.put_link(registry, repository, digest, size));
+            }
         }
-    }
-
-    fn note_media_type(&self, digest: &Digest, media_type: &str) {
-        noted(self.store.put_media_type(digest, media_type));
     }
 }
 
 /// No repository has this name: a link under it says that the registry gives the blob to anybody.
-const PUBLIC: &str = "";
+pub(super) const PUBLIC: &str = "";
 
 /// A fact that cannot be read is a fact that is not known; the origin is asked.
 pub(super) fn look_up<T>(found: Result<Option<T>, StoreError>) -> Option<T> {

@@ -155,7 +155,9 @@ impl Tags {
             resolved_at: unix_now(),
             public: resolved.grant.public,
         };
-        noted(self.store.put_tag(registry, repository.as_str(), tag.as_str(), &stored));
+        tokio::task::block_in_place(|| {
+            noted(self.store.put_tag(registry, repository.as_str(), tag.as_str(), &stored));
+        });
         if resolved.grant.public {
             self.tracker.tell(NodeMessage::Tag(TagRecord {
                 registry: registry.clone(),

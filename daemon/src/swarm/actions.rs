@@ -1,8 +1,11 @@
 //! Carries out what the peer machine decided.
 
-use shoal_proto::message::{ChunkRequest, Lease};
+use std::sync::Arc;
+
+use shoal_proto::message::{ChunkRequest, Lease, LeaseFailure};
 use shoal_proto::{ChunkIndex, ChunkValue, NodeId, SignedAttestation, SwarmId};
 use shoal_registry_proxy::Source;
+use shoal_store::{Store, StoreError};
 use shoal_swarm::peer::{FailReason, FetchOutcome, PeerAction, PeerEvent};
 use tracing::{debug, info, trace, warn};
 
@@ -52,7 +55,11 @@ impl Driver {
             }
             PeerAction::Whole { swarm } => self.whole(swarm),
             PeerAction::NewRound { old, new } => self.new_round(&old, new),
-            PeerAction::Failed { swarm, why } => self.fail(&swarm, failure(why)),
+            PeerAction::Failed { swarm, why } => {
+                // Its digest did not match: before anybody begins anew, what is here must be gone.
+                tokio::task::block_in_place(|| discard(&self.parts.store, &swarm));
+                self.fail(&swarm, failure(why));
+            }
             PeerAction::Shunned(node) => {
                 warn!(peer = %node, "a member lied repeatedly; it is not asked again");
             }
@@ -94,7 +101,7 @@ impl Driver {
 
     fn start_origin_read(&mut self, lease: Lease) {
         let Some(blob) = self.blobs.get(&lease.swarm).cloned() else {
-            let result = Err(shoal_proto::message::LeaseFailure::Abandoned);
+            let result = Err(LeaseFailure::Abandoned);
             self.feed(PeerEvent::OriginEnded { swarm: lease.swarm, token: lease.token, result });
             return;
         };
@@ -114,7 +121,16 @@ impl Driver {
             blob.set_outage(failure.reason.clone());
         }
         let result = result.map_err(|failure| failure.why);
-        self.feed(PeerEvent::OriginEnded { swarm, token, result });
+        let refused = result == Err(LeaseFailure::Refused);
+        self.feed(PeerEvent::OriginEnded { swarm: swarm.clone(), token, result });
+        if refused {
+            // Until somebody comes whom it lets in.
+            self.access(&swarm, false);
+        }
+    }
+
+    pub(super) fn access(&mut self, swarm: &SwarmId, may_lease: bool) {
+        self.feed(PeerEvent::Access { swarm: swarm.clone(), may_lease });
     }
 
     pub(super) fn fetched(
@@ -156,7 +172,10 @@ impl Driver {
 
     pub(super) fn leave(&mut self, blob: &ActiveBlob) {
         let swarm = blob.swarm();
-        if self.blobs.remove(&swarm).is_some() {
+        // The same swarm may have begun anew meanwhile.
+        let is_this = |known: &Arc<ActiveBlob>| std::ptr::eq(Arc::as_ptr(known), blob);
+        if self.blobs.get(&swarm).is_some_and(is_this) {
+            self.blobs.remove(&swarm);
             debug!(digest = %swarm.digest, "nobody wants it any more");
             blob.end(Phase::Failed(Failure::Abandoned));
             self.feed(PeerEvent::Leave { swarm });
@@ -201,9 +220,9 @@ impl Driver {
         let store = &self.parts.store;
         // Rare, and no chunk of the new round may come before the store is ready for it.
         let begun = tokio::task::block_in_place(|| {
-            if let Err(error) = store.discard(old) {
-                warn!(%error, "cannot remove what turned out wrong");
-            }
+            discard(store, old);
+            // Left from an earlier time that came to nothing.
+            discard(store, &new);
             store.begin(&new)
         });
         self.blobs.insert(new.clone(), blob.clone());
@@ -216,13 +235,8 @@ impl Driver {
     pub(super) fn fail(&mut self, swarm: &SwarmId, failure: Failure) {
         if let Some(blob) = self.blobs.remove(swarm) {
             warn!(digest = %swarm.digest, %failure, "the blob cannot be had");
-            let wrong = failure == Failure::WrongBytes;
             blob.end(Phase::Failed(failure));
             self.feed(PeerEvent::Leave { swarm: swarm.clone() });
-            if wrong {
-                let (store, swarm) = (self.parts.store.clone(), swarm.clone());
-                tokio::task::spawn_blocking(move || store.discard(&swarm));
-            }
         }
     }
 
@@ -242,5 +256,13 @@ fn failure(why: FailReason) -> Failure {
     match why {
         FailReason::WrongBytes => Failure::WrongBytes,
         _ => Failure::Unavailable(why.to_string().into()),
+    }
+}
+
+/// Removes a partial blob whose bytes turned out wrong. Rare, and what follows must not find it again.
+fn discard(store: &Store, swarm: &SwarmId) {
+    match store.discard(swarm) {
+        Ok(()) | Err(StoreError::NotFound(_)) => {}
+        Err(error) => warn!(%error, "cannot remove what turned out wrong"),
     }
 }

@@ -11,12 +11,13 @@ use shoal_origin::Origins;
 use shoal_proto::{Digest, Keypair, LeaseToken, NodeId, SwarmId};
 use shoal_store::Store;
 use shoal_swarm::Time;
-use shoal_swarm::peer::{PeerEvent, PeerMachine};
+use shoal_swarm::peer::{Admission, PeerEvent, PeerMachine};
 use shoal_transport::{Bulk, RateLimit};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tracing::{trace, warn};
 
+use super::inbox::Slot;
 use super::{Inbox, Input, SwarmHandle, TrackerLink};
 use crate::blobs::{ActiveBlob, Failure, Phase};
 use crate::metrics::Metrics;
@@ -112,6 +113,7 @@ impl Driver {
             Input::Join(joining) => joining.into_iter().for_each(|joining| self.join(joining)),
             Input::Restore(restored) => restored.into_iter().for_each(|blob| self.restore(blob)),
             Input::Leave(blob) => self.leave(&blob),
+            Input::Access(blob) => self.access(&blob.swarm(), true),
             Input::GiveUp { blob, reason } => {
                 if blob.phase() == Phase::Fetching {
                     self.fail(&blob.swarm(), Failure::Unavailable(reason));
@@ -131,10 +133,10 @@ impl Driver {
             Input::Admit { from, request, answer } => {
                 let now = self.now();
                 let admission = self.machine.admit(now, from, &request);
-                // If the peer went away meanwhile, its slot is free again.
-                if answer.send(admission).is_err() {
-                    self.machine.upload_ended(from);
-                }
+                let serves = matches!(admission, Admission::Serve { .. });
+                let slot = serves.then(|| Slot { swarm: self.parts.handle.clone(), to: from });
+                // If the peer went away meanwhile, the slot is given back with the answer.
+                let _ = answer.send((admission, slot));
             }
             Input::UploadEnded(node) => self.machine.upload_ended(node),
             Input::Fetched { request, swarm, index, outcome } => {

@@ -70,6 +70,8 @@ async fn run(parts: &DriverParts, fetch: Fetch) -> Result<FetchOutcome, StoreErr
             parts.metrics.chunks_rejected.inc();
             Ok(FetchOutcome::Mismatch)
         }
+        // Another value is held: one of the two signers lied, which the digest will tell.
+        Some(Err(super::write::WriteError::Store(StoreError::Conflict { .. }))) => Ok(FetchOutcome::Failed),
         Some(Err(super::write::WriteError::Store(error))) => Err(error),
         None => Ok(FetchOutcome::Failed),
     }

@@ -1,6 +1,6 @@
 //! What happens once all chunks of a blob are here: its digest decides.
 
-use shoal_proto::{Attestation, ChunkMap, SignedAttestation, SwarmId};
+use shoal_proto::{Attestation, ChunkIndex, ChunkMap, ChunkSet, SignedAttestation, SwarmId};
 use shoal_store::{FinishError, ReadError};
 use tracing::{info, warn};
 
@@ -37,9 +37,22 @@ pub(super) async fn finish(parts: DriverParts, swarm: SwarmId) {
         Ok(Err(FinishError::Read(ReadError::Corrupt { index, .. }))) => {
             Input::Lost { swarm, chunks: vec![index] }
         }
+        Ok(Err(FinishError::Missing { .. } | FinishError::Read(ReadError::Missing { .. }))) => {
+            let (store, name) = (parts.store.clone(), swarm.clone());
+            let missing = move || store.begin(&name).map(|partial| missing(&partial.held()));
+            match tokio::task::spawn_blocking(missing).await {
+                Ok(Ok(chunks)) => Input::Lost { swarm, chunks },
+                Ok(Err(error)) => Input::StoreFailed { swarm, reason: error.to_string().into() },
+                Err(_) => return,
+            }
+        }
         Ok(Err(error)) => Input::StoreFailed { swarm, reason: error.to_string().into() },
         // The node is stopping.
         Err(_) => return,
     };
     parts.handle.send(input).await;
+}
+
+fn missing(held: &ChunkSet) -> Vec<ChunkIndex> {
+    held.missing_from(ChunkIndex(0)).collect()
 }

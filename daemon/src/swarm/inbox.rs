@@ -35,8 +35,13 @@ pub(crate) enum Input {
     Join(Vec<Joining>),
     Restore(Vec<Restored>),
     Leave(Arc<ActiveBlob>),
+    /// Somebody asks for a blob on its way, authorised anew: the origin may be asked again.
+    Access(Arc<ActiveBlob>),
     /// Nothing came for longer than a reader waits: the blob fails for all, and whoever asks next begins anew.
-    GiveUp { blob: Arc<ActiveBlob>, reason: Arc<str> },
+    GiveUp {
+        blob: Arc<ActiveBlob>,
+        reason: Arc<str>,
+    },
     /// A reader waits for these chunks, first one first.
     Want {
         blob: Arc<ActiveBlob>,
@@ -60,7 +65,8 @@ pub(crate) enum Input {
     Admit {
         from: NodeId,
         request: ChunkRequest,
-        answer: oneshot::Sender<Admission>,
+        /// With a yes comes an upload slot.
+        answer: oneshot::Sender<(Admission, Option<Slot>)>,
     },
     UploadEnded(NodeId),
     Fetched {
@@ -102,6 +108,19 @@ pub(crate) struct OriginFailure {
     pub reason: Arc<str>,
 }
 
+/// An upload slot; given back when it is dropped, wherever the upload ends.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(super) swarm: SwarmHandle,
+    pub(super) to: NodeId,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.swarm.send_later(Input::UploadEnded(self.to));
+    }
+}
+
 /// Sends to the driver; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct SwarmHandle(mpsc::Sender<Input>);
@@ -131,10 +150,10 @@ impl SwarmHandle {
     }
 
     /// May this peer have this chunk now? `NotHeld` after the driver stopped.
-    pub(crate) async fn admit(&self, from: NodeId, request: ChunkRequest) -> Admission {
+    pub(crate) async fn admit(&self, from: NodeId, request: ChunkRequest) -> (Admission, Option<Slot>) {
         let (answer, answered) = oneshot::channel();
         self.send(Input::Admit { from, request, answer }).await;
-        answered.await.unwrap_or(Admission::NotHeld)
+        answered.await.unwrap_or((Admission::NotHeld, None))
     }
 
     /// What the machine knows, for people and metrics; `None` after the driver stopped.

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use shoal_origin::{BlobStream, Failure, OriginError};
 use shoal_proto::message::{Lease, LeaseFailure};
 use shoal_proto::{ChunkIndex, ChunkLayout, ChunkValue, Entry, SignedEntry, VerifiedChunk};
+use shoal_store::StoreError;
 use tracing::{debug, warn};
 
 use super::Input;
@@ -70,6 +71,8 @@ async fn read(
     let stream = origin.read_blob(&repository, kind, &blob.digest, layout.size(), bytes, &identity).await;
     let stream = stream.map_err(|error| failed(&error))?;
     debug!(digest = %blob.digest, chunks = ?wanted, source = "origin", "reading under a lease");
+    // A registry without Range sends the blob from its start: once is enough, so all of it is taken.
+    let wanted = if stream.ignores_range() { 0..layout.count() } else { wanted };
     let mut chunks = Chunks::new(stream, layout);
     while chunks.next < wanted.end {
         let index = ChunkIndex(chunks.next);
@@ -77,8 +80,7 @@ async fn read(
         let memory = parts.memory.acquire_many(kib(len)).await;
         let _memory = memory.map_err(|_| abandoned("the node is stopping"))?;
         let bytes = chunks.read(parts, len).await?;
-        // A registry without Range sends the blob from its start.
-        if !wanted.contains(&index.0) {
+        if blob.holds(index) {
             continue;
         }
         let check = move || VerifiedChunk::from_origin(&layout, index, bytes.freeze());
@@ -116,6 +118,10 @@ async fn keep(
     let signed = sign(parts, lease, index, chunk.value)?;
     match write(parts, to, signed.to_bytes(), move || Ok(chunk)).await {
         Some(Ok(_)) => Ok(signed),
+        Some(Err(WriteError::Store(error @ StoreError::Conflict { .. }))) => {
+            // Another value is held: its signer or the origin lied, which the digest will tell.
+            Err(abandoned(&error.to_string()))
+        }
         Some(Err(WriteError::Store(error))) => {
             let reason: Arc<str> = error.to_string().into();
             let swarm = lease.swarm.clone();

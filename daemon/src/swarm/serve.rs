@@ -14,8 +14,10 @@ use shoal_swarm::peer::Admission;
 use shoal_transport::{ChunkServer, Served};
 use tracing::debug;
 
-use super::{Input, SwarmHandle};
-use crate::blobs::BlockBudget;
+use super::SwarmHandle;
+use super::inbox::Slot;
+use crate::blobs::{BlockBudget, ReadFault};
+use crate::metrics::Metrics;
 
 /// Answers neighbours who ask for chunks.
 #[derive(Clone, Debug)]
@@ -23,18 +25,7 @@ pub(crate) struct SwarmServer {
     pub store: Store,
     pub swarm: SwarmHandle,
     pub budget: BlockBudget,
-}
-
-/// An upload slot; given back when the upload ends, however it ends.
-struct Slot {
-    swarm: SwarmHandle,
-    to: NodeId,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.swarm.send_later(Input::UploadEnded(self.to));
-    }
+    pub metrics: Metrics,
 }
 
 impl ChunkServer for SwarmServer {
@@ -45,12 +36,11 @@ impl ChunkServer for SwarmServer {
 
 impl SwarmServer {
     async fn answer(self, from: NodeId, request: ChunkRequest) -> Served {
-        match self.swarm.admit(from, request.clone()).await {
-            Admission::Busy => return Served::Busy,
-            Admission::NotHeld => return Served::NotHeld,
-            Admission::Serve { .. } => {}
-        }
-        let slot = Slot { swarm: self.swarm.clone(), to: from };
+        let slot = match self.swarm.admit(from, request.clone()).await {
+            (Admission::Serve { .. }, Some(slot)) => slot,
+            (Admission::Busy, _) => return Served::Busy,
+            _ => return Served::NotHeld,
+        };
         let store = self.store.clone();
         let swarm = request.swarm.clone();
         let opened = tokio::task::spawn_blocking(move || open(&store, &swarm)).await;
@@ -64,7 +54,7 @@ impl SwarmServer {
         };
         let range = reader.layout().range(request.index);
         match u32::try_from(range.end - range.start) {
-            Ok(len) => Served::Sending { len, body: body(self.budget, reader, range, slot) },
+            Ok(len) => Served::Sending { len, body: body(self.budget, self.metrics, reader, range, slot) },
             Err(_) => Served::NotHeld,
         }
     }
@@ -80,13 +70,14 @@ fn open(store: &Store, swarm: &shoal_proto::SwarmId) -> Result<Reader, ReadError
 
 fn body(
     budget: BlockBudget,
+    metrics: Metrics,
     reader: Reader,
     range: Range<u64>,
     slot: Slot,
 ) -> BoxStream<'static, io::Result<Bytes>> {
     let state = (Some(reader), range, slot);
     futures_util::stream::unfold(state, move |(reader, range, slot)| {
-        let budget = budget.clone();
+        let (budget, metrics) = (budget.clone(), metrics.clone());
         async move {
             let reader = reader.filter(|_| !range.is_empty())?;
             let (reader, read) = budget.read(reader, range.clone()).await;
@@ -96,7 +87,12 @@ fn body(
                     Some((Ok(piece.bytes), (reader, next, slot)))
                 }
                 // The neighbour sees the stream end early, and asks elsewhere.
-                Err(error) => Some((Err(io::Error::other(error)), (None, range, slot))),
+                Err(error) => {
+                    if matches!(error, ReadFault::Read(ReadError::Corrupt { .. })) {
+                        metrics.chunks_corrupt.inc();
+                    }
+                    Some((Err(io::Error::other(error)), (None, range, slot)))
+                }
             }
         }
     })

@@ -96,9 +96,17 @@ impl TrackerLink {
     }
 
     async fn ask(&self, question: impl FnOnce(u64) -> NodeMessage) -> Option<TrackerMessage> {
+        if !self.is_up() {
+            return None;
+        }
         let request = self.0.next_question.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        lock(&self.0.questions).insert(request, answer);
+        {
+            let mut questions = lock(&self.0.questions);
+            // Whoever asked and went away left its question here.
+            questions.retain(|_, asker| !asker.is_closed());
+            questions.insert(request, answer);
+        }
         self.send(question(request));
         let answer = timeout(ANSWER, answered).await;
         lock(&self.0.questions).remove(&request);

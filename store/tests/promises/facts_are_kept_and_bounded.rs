@@ -15,14 +15,12 @@ fn facts_survive_a_restart_and_belong_to_their_repository() {
         store.put_tag(&one, "library/app", "latest", &tag).unwrap();
         store.put_link(&one, "library/app", &digest, 10).unwrap();
         store.put_anonymous(&one, "library/app", 99).unwrap();
-        store.put_media_type(&digest, "application/vnd.oci.image.manifest.v1+json").unwrap();
         assert_eq!(store.tag(&one, "library/app", "latest").unwrap(), Some(tag.clone()));
     }
     let store = open(dir.path());
     assert_eq!(store.tag(&one, "library/app", "latest").unwrap(), Some(tag));
     assert_eq!(store.link(&one, "library/app", &digest).unwrap(), Some(10));
     assert_eq!(store.anonymous(&one, "library/app").unwrap(), Some(99));
-    assert_eq!(store.media_type(&digest).unwrap().unwrap(), "application/vnd.oci.image.manifest.v1+json");
     for (registry, repository) in [(&two, "library/app"), (&one, "library"), (&one, "library/app2")] {
         assert_eq!(store.tag(registry, repository, "latest").unwrap(), None);
         assert_eq!(store.link(registry, repository, &digest).unwrap(), None);

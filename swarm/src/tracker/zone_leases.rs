@@ -18,8 +18,9 @@ impl TrackerMachine {
         let Some(swarm) = self.swarms.get(&key) else { return };
         let zones: Vec<ZoneKey> = swarm.zones.keys().copied().collect();
         let blob = (swarm.id.digest, swarm.id.size);
+        let trusted = !swarm.distrusts_complete;
         for zone in zones {
-            let whole = self.blobs.get(&blob).is_some_and(|blob| blob.is_complete_in(zone));
+            let whole = trusted && self.blobs.get(&blob).is_some_and(|blob| blob.is_complete_in(zone));
             while !whole && self.give_zone_lease(key, zone) {}
         }
     }

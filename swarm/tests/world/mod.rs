@@ -705,7 +705,7 @@ impl World {
     /// Runs until every living node has the blob; panics with what is missing after `limit`.
     pub fn run_until_complete(&mut self, swarm: &SwarmId, limit: Duration) -> Time {
         let end = self.now + limit;
-        while self.now <= end {
+        while self.now <= end && !self.queue.is_empty() {
             let done = |sim: &Sim| !sim.alive || sim.complete.contains_key(swarm);
             if self.nodes.iter().all(done) {
                 return self.nodes.iter().filter_map(|sim| sim.complete.get(swarm)).copied().max().unwrap();
