@@ -32,8 +32,9 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
         progress(&format!("CPU, round {} of {ROUNDS}", round + 1));
         // Gone at the end of the round, so that the next one finds the same disk and page cache.
         let folder = TempDir::new_in(bench.folder())?;
+        let sample = Sample::make(folder.path(), bench.size, 100 + round)?;
         floors::measure(&mut least, folder.path(), bench.size).await?;
-        daemons(&mut steps, &mut fastest, folder.path(), bench.size, round).await?;
+        daemons(&mut steps, &mut fastest, folder.path(), sample).await?;
     }
     let report = &mut bench.report;
     report.section("What cannot be avoided, one thread");
@@ -70,8 +71,8 @@ struct Rates {
     peer: f64,
 }
 
-async fn daemons(costs: &mut Costs, rates: &mut Rates, folder: &Path, size: u64, round: u64) -> Result<()> {
-    let sample = Sample::make(folder, size, 100 + round)?;
+async fn daemons(costs: &mut Costs, rates: &mut Rates, folder: &Path, sample: Sample) -> Result<()> {
+    let size = sample.layer.size;
     let origin = Origin::start(sample.clone()).await?;
     let mut cluster = Cluster::new(folder)?;
     let _scheduler = cluster.scheduler().await?;

@@ -28,24 +28,23 @@ pub(crate) const TCP_RECEIVE: &str = "TCP over loopback, receiver";
 pub(crate) const QUIC_SEND: &str = "bare transport (QUIC), sender";
 pub(crate) const QUIC_RECEIVE: &str = "bare transport (QUIC), receiver";
 
-/// Measures all of them over `size` bytes.
+/// Measures all of them over `size` bytes. What was written stays in `folder`: in a virtual machine, memory that was
+/// just freed is cheap to write to, and whoever wrote next would look better than the floor.
 pub(crate) async fn measure(costs: &mut Costs, folder: &Path, size: u64) -> Result<()> {
-    let file = folder.join("floor");
+    let (sent, received) = bare_transport::measure(size).await?;
+    costs.record(QUIC_SEND, sent);
+    costs.record(QUIC_RECEIVE, received);
     tokio::task::block_in_place(|| {
-        costs.record(WRITE, write(&file, size)?);
-        costs.record(READ, read(&file, size)?);
-        std::fs::remove_file(&file)?;
         costs.record(BLAKE3, blake3(size)?);
         costs.record(SHA256, sha256(size)?);
         let (sent, received) = tcp(size)?;
         costs.record(TCP_SEND, sent);
         costs.record(TCP_RECEIVE, received);
-        Ok::<_, anyhow::Error>(())
-    })?;
-    let (sent, received) = bare_transport::measure(size).await?;
-    costs.record(QUIC_SEND, sent);
-    costs.record(QUIC_RECEIVE, received);
-    Ok(())
+        let file = folder.join("floor");
+        costs.record(WRITE, write(&file, size)?);
+        costs.record(READ, read(&file, size)?);
+        Ok(())
+    })
 }
 
 /// Runs `work` and returns this thread's CPU seconds per GiB.

@@ -234,7 +234,7 @@ impl ChunkMap {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::cast_possible_truncation)]
     use super::*;
 
     fn blob(len: usize) -> Bytes {

@@ -137,7 +137,7 @@ impl ChunkSet {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::cast_possible_truncation)]
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;

@@ -105,7 +105,6 @@ fn claimed_by(from: NodeId, signer: NodeId) -> Result<(), EntryError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{Attestation, Digest, Keypair, SwarmId};
 

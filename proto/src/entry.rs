@@ -160,7 +160,6 @@ impl SignedAttestation {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::Digest;
 

@@ -122,7 +122,6 @@ impl fmt::Display for Reference {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

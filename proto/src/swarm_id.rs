@@ -106,7 +106,6 @@ impl fmt::Display for SwarmId {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

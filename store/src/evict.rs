@@ -22,6 +22,14 @@ pub enum Loss {
     },
 }
 
+/// What is neither in use nor pinned.
+fn evictable(table: &Table) -> impl Iterator<Item = &Arc<Blob>> {
+    table
+        .blobs
+        .values()
+        .filter(|blob| blob.users.load(Ordering::Relaxed) == 0 && !blob.pinned.load(Ordering::Relaxed))
+}
+
 impl Store {
     /// Evicts, least recently used first, until this many bytes more would fit or nothing may be evicted any
     /// more; says what went.
@@ -48,7 +56,8 @@ impl Inner {
         for attempt in 0..2 {
             let mut table = lock(&self.table);
             let excess = self.excess(&table, bytes);
-            if excess > 0 {
+            // Where all of it would not do, nothing is thrown away in vain: what is cached is still served.
+            if excess > 0 && evictable(&table).map(|blob| lock(&blob.state).bytes).sum::<u64>() >= excess {
                 self.evict(&mut table, excess);
             }
             if self.excess(&table, bytes) == 0 {
@@ -79,10 +88,7 @@ impl Inner {
         if enough(freed, table) {
             return gone;
         }
-        let evictable = |blob: &&Arc<Blob>| {
-            blob.users.load(Ordering::Relaxed) == 0 && !blob.pinned.load(Ordering::Relaxed)
-        };
-        let mut candidates: Vec<Arc<Blob>> = table.blobs.values().filter(evictable).cloned().collect();
+        let mut candidates: Vec<Arc<Blob>> = evictable(table).cloned().collect();
         candidates.sort_unstable_by_key(|blob| blob.last_use.load(Ordering::Relaxed));
         for blob in candidates {
             if enough(freed, table) {

@@ -54,7 +54,8 @@ fn survey() {
     for seed in from..to {
         let start = std::time::Instant::now();
         let done = std::panic::catch_unwind(|| run(seed));
-        let why = done.err().map(|e| e.downcast_ref::<String>().map(|s| s.chars().take(60).collect::<String>()));
+        let why =
+            done.err().map(|e| e.downcast_ref::<String>().map(|s| s.chars().take(60).collect::<String>()));
         eprintln!("{seed} {:?} {:?}", why, start.elapsed());
     }
 }

@@ -32,8 +32,10 @@ pub enum Lie {
     Lacks,
     /// All upload slots are always taken.
     Busy,
-    /// Signs for wrong bytes and delivers them.
+    /// Signs for wrong bytes and delivers them, until it is found out.
     WrongEntries,
+    /// The same again in each round.
+    WrongEntriesAlways,
     /// Attests a map of wrong bytes and delivers them.
     WrongMap,
 }
@@ -122,6 +124,8 @@ impl Lying {
                         }
                     }
                 }
+                // Found out: it keeps quiet from now on.
+                Some(TrackerMessage::Round(_)) if self.server.lie == Lie::WrongEntries => return,
                 Some(TrackerMessage::Round(next)) => swarm = next,
                 Some(_) => {}
                 None => return,
@@ -179,7 +183,7 @@ impl Server {
 
     fn claimed_values(&self) -> Vec<ChunkValue> {
         let claimed = match self.lie {
-            Lie::WrongEntries | Lie::WrongMap => &self.wrong,
+            Lie::WrongEntries | Lie::WrongEntriesAlways | Lie::WrongMap => &self.wrong,
             _ => &self.right,
         };
         let value = |index| hash_chunk(&self.layout, index, &self.chunk(claimed, index)).0;
@@ -192,7 +196,9 @@ impl Server {
         let sending = |bytes| Served::Sending { len, body: stream::iter([Ok(bytes)]).boxed() };
         let half = self.chunk(&self.right, index).slice(..len as usize / 2);
         match self.lie {
-            Lie::WrongBytes | Lie::WrongEntries | Lie::WrongMap => sending(self.chunk(&self.wrong, index)),
+            Lie::WrongBytes | Lie::WrongEntries | Lie::WrongEntriesAlways | Lie::WrongMap => {
+                sending(self.chunk(&self.wrong, index))
+            }
             Lie::OtherChunk => {
                 // Not the last one, which may be shorter than what is asked for.
                 let other = ChunkIndex((index.0 + 1) % (self.layout.count() - 1));

@@ -1,11 +1,11 @@
 //! The disk is full, or what `[limits] disk` allows of it: what is cached makes room for what is pulled, what
-//! cannot be cached is passed through, and the daemon lives on and serves what it has.
+//! cannot be cached is passed through or refused with a reason, and the daemon lives on and serves what it has.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::os::unix::fs::MetadataExt;
 
-use shoal_tests::{Cluster, FaultyRegistry, Image, ImageBuilder, Needs, Node, available};
+use shoal_tests::{Cluster, FaultyRegistry, Image, ImageBuilder, Needs, Node, PullError, Pulled, available};
 
 const NAME: &str = "registry.test";
 const MIB: u64 = 1 << 20;
@@ -28,6 +28,18 @@ async fn pull(node: &Node, images: &[Image], number: usize) {
     let pulled = node.puller(NAME).pull(&format!("library/app{number}"), "v1").await;
     let pulled = pulled.unwrap_or_else(|e| panic!("app{number}: {e}"));
     assert_eq!((pulled.digest, pulled.bytes), (images[number].digest(), images[number].total_bytes()));
+}
+
+/// Passed through, or refused with an error that says why; never cut, never wrong.
+fn assert_told(pulled: Result<Pulled, PullError>, image: &Image) {
+    match pulled {
+        Ok(pulled) => assert_eq!(pulled.bytes, image.total_bytes()),
+        Err(PullError::Status { status, body, .. }) => {
+            assert_eq!(status, 503, "{body}");
+            assert!(body.contains("no room"), "{body}");
+        }
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// Bytes that the blobs really take on disk: files are sparse.
@@ -60,7 +72,7 @@ async fn what_was_used_least_recently_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_larger_than_the_limit_is_passed_through() {
+async fn what_is_larger_than_the_limit_harms_nobody() {
     let registry = FaultyRegistry::start().await;
     let images = images(&registry, 2);
     let large = ImageBuilder::new(99).layer(90 * MIB).build();
@@ -75,7 +87,7 @@ async fn what_is_larger_than_the_limit_is_passed_through() {
     assert!(on_disk(node) <= LIMIT, "more than the limit is used");
     pull(node, &images, 0).await;
     pull(node, &images, 1).await;
-    assert_eq!(pulled.expect("passed through").bytes, large.total_bytes());
+    assert_told(pulled, &large);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,5 +121,5 @@ async fn a_file_system_without_room_does_not_stop_the_daemon() {
     // There is room again.
     ballast.set_len(0).unwrap();
     pull(cluster.node(0), &images, 0).await;
-    assert_eq!(pulled.expect("passed through").bytes, images[0].total_bytes());
+    assert_told(pulled, &images[0]);
 }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use shoal_tests::{Cluster, ImageBuilder, Needs, Registry, available};
+use shoal_tests::{Cluster, Fault, FaultyRegistry, ImageBuilder};
 
 const NAME: &str = "registry.test";
 const REPOSITORY: &str = "library/app";
@@ -17,15 +17,13 @@ const ORIGIN_CHUNKS: &str = "shoal_origin_chunks_total";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_others_finish_and_little_is_read_twice() {
-    if !available(Needs::REGISTRY) {
-        return;
-    }
-    let mut registry = Registry::start().await;
-    let image = ImageBuilder::new(21).layer(64 * MIB).layer(300).build();
-    registry.push(&image, REPOSITORY, "v1").await;
-    // A slow origin, so that there is a pull to be killed in.
-    let builder = Cluster::builder().nodes(4).registry(NAME, &registry.url());
-    let mut cluster = builder.toml("[limits]\norigin = \"6MiB\"").start().await;
+    let registry = FaultyRegistry::start().await;
+    let image = ImageBuilder::new(21).layer(48 * MIB).layer(300).build();
+    registry.serve(&image, REPOSITORY, "v1");
+    // Each transfer takes seconds, so that there is a pull to be killed in; and the registry sends no faster than
+    // is read, so that what it counts is what was of use until the kill.
+    registry.fault(&image.here().layers[0].digest.to_string(), Fault::Slow(2 << 20));
+    let mut cluster = Cluster::builder().nodes(4).registry(NAME, &registry.url()).start().await;
     let pulls: Vec<_> = cluster
         .nodes()
         .iter()
@@ -53,9 +51,7 @@ async fn the_others_finish_and_little_is_read_twice() {
             assert_eq!(pulled.unwrap_or_else(|e| panic!("node{node}: {e}")).bytes, image.total_bytes());
         }
     }
-    // The registry logs a transfer when it ends, so let all end.
-    registry.stop().await;
-    let sent = registry.content_bytes().await;
+    let sent = registry.sent();
     println!("registry sent {sent} bytes for an image of {}", image.total_bytes());
     assert!(sent * 10 <= image.total_bytes() * 11 + LEASE * 10, "{sent} bytes were read");
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_proto::message::{Held, Membership, TrackerMessage};
 use shoal_proto::{NodeId, SignedAttestation, SwarmId};
 
-use super::swarm_state::{PastRound, Swarm};
+use super::swarm_state::{PastRound, Suspicion, Swarm};
 use super::{MAX_SHUNNED, NodeKey, SwarmKey, TrackerMachine, round_0};
 
 /// Attestations kept for a swarm: enough to tell the many from the few.
@@ -59,6 +59,7 @@ impl TrackerMachine {
         let Some(&key) = self.node_keys.get(&liar) else { return };
         let swarms = self.nodes.get(&key).map(|node| node.swarms.clone()).unwrap_or_default();
         for swarm in swarms {
+            self.take_leases_of(swarm, key);
             self.leave(swarm, key);
         }
     }
@@ -83,7 +84,7 @@ impl TrackerMachine {
         self.begin_round(key, id.round + 1);
     }
 
-    /// All begin anew; who signed for a chunk before gets no lease on it again, unless nobody else may.
+    /// All begin anew; those least likely to have lied before read now.
     pub(super) fn begin_round(&mut self, key: SwarmKey, round: u32) {
         let Some(swarm) = self.swarms.get(&key) else { return };
         let grants: Vec<u64> = swarm.grants.keys().copied().collect();
@@ -96,6 +97,10 @@ impl TrackerMachine {
         swarm.queued = before.queued;
         swarm.distrusts_complete = before.distrusts_complete;
         swarm.past = before.past;
+        swarm.suspicion = before.suspicion;
+        for (_, signer) in before.claims.iter().flatten() {
+            swarm.suspicion.entry(*signer).or_insert(Suspicion::Signed);
+        }
         swarm.past.push(PastRound { claims: before.claims });
         swarm.members = before.members;
         swarm.lessees = before.lessees;

@@ -43,9 +43,8 @@ impl TrackerMachine {
             None => swarm.origin_grants += 1,
             Some(zone) => zone.grants += 1,
         }
-        let (ends, left) = (self.now + lasts, chunks.end - chunks.start);
-        let moved = self.now;
-        let grant = Grant { node, zone, chunks: chunks.clone(), left, lasts, ends, moved };
+        let ends = self.now + lasts;
+        let grant = Grant { node, zone, left: chunks.clone().collect(), lasts, ends, moved: self.now };
         swarm.grants.insert(counter, grant);
         let token = LeaseToken { epoch: self.epoch, counter };
         let lease = Lease { swarm: swarm.id.clone(), token, chunks, kind, lasts };
@@ -72,11 +71,7 @@ impl TrackerMachine {
             }),
         };
         if let Some(places) = places {
-            for chunk in grant.chunks.clone().filter(|_| grant.left > 0) {
-                if places.get(chunk) == Place::Leased {
-                    places.set(chunk, Place::Absent);
-                }
-            }
+            grant.left.iter().for_each(|chunk| places.set(*chunk, Place::Absent));
         }
         self.timers.remove(&(grant.ends, Timer::LeaseEnds(key, counter)));
         if let Some(node) = self.nodes.get_mut(&grant.node) {
@@ -107,10 +102,10 @@ impl TrackerMachine {
             }
             if before == Place::Leased
                 && let Some((counter, grant)) =
-                    swarm.grants.iter_mut().find(|(_, g)| g.zone == scope && g.chunks.contains(&chunk))
+                    swarm.grants.iter_mut().find(|(_, g)| g.zone == scope && g.left.contains(&chunk))
             {
-                grant.left = grant.left.saturating_sub(1);
-                if grant.left == 0 {
+                grant.left.remove(&chunk);
+                if grant.left.is_empty() {
                     ended.push((*counter, grant.node));
                 }
             }
@@ -128,6 +123,17 @@ impl TrackerMachine {
         let token = LeaseToken { epoch: self.epoch, counter };
         let message = TrackerMessage::Revoke { swarm: swarm.id.clone(), token };
         self.send(holder, message);
+    }
+
+    /// A member has no use for its leases any more, or is not to use them.
+    pub(super) fn take_leases_of(&mut self, key: SwarmKey, node: NodeKey) {
+        let Some(swarm) = self.swarms.get(&key) else { return };
+        let of_node = swarm.grants.iter().filter(|(_, grant)| grant.node == node);
+        let grants: Vec<u64> = of_node.map(|(counter, _)| *counter).collect();
+        for counter in grants {
+            self.revoke(key, counter, node);
+            self.end_grant(key, counter);
+        }
     }
 
     pub(super) fn progress(
@@ -157,6 +163,7 @@ impl TrackerMachine {
                 *slot = Some((signed.entry.value, me));
                 let len = swarm.layout.len_of(signed.entry.index);
                 let origin = swarm.id.origin.clone();
+                swarm.compare_with_past(chunk, signed.entry.value, me);
                 self.count_bytes(&origin, len);
             }
             self.present(key, node, chunk);

@@ -167,20 +167,22 @@ impl TrackerMachine {
                 rested = Some(rested.map_or(node.rests_until, |at: Time| at.min(node.rests_until)));
                 continue;
             }
-            if swarm.grants_of(key, None) >= most
-                || (!all_suspect && swarm.is_suspect(&node.info.node, chunks))
-            {
+            if !all_suspect && swarm.is_suspect(&node.info.node, chunks) {
                 continue;
             }
+            // One likelier to have lied does not get what a better one has no hands free for.
+            let suspicion = swarm.suspicion(&node.info.node);
+            let busy = swarm.grants_of(key, None) >= most;
             let in_zone = swarm.grants.values().filter(|grant| {
                 grant.zone.is_none()
                     && self.nodes.get(&grant.node).is_some_and(|other| other.zone == node.zone)
             });
-            let rank = (node.leases, in_zone.count());
+            let rank = (suspicion, busy, node.leases, in_zone.count());
             if best.is_none_or(|(known, _)| rank < known) {
                 best = Some((rank, key));
             }
         }
+        let best = best.filter(|((_, busy, ..), _)| !busy);
         if best.is_none()
             && let Some(at) = rested
         {

@@ -128,13 +128,23 @@ pub(super) struct Grant {
     pub(super) node: NodeKey,
     /// Into which zone; `None`: from the origin.
     pub(super) zone: Option<ZoneKey>,
-    pub(super) chunks: Range<u32>,
-    /// Chunks still to come.
-    pub(super) left: u32,
+    /// Chunks still to come; few.
+    pub(super) left: BTreeSet<u32>,
     pub(super) lasts: Duration,
     pub(super) ends: Time,
     /// Last progress.
     pub(super) moved: Time,
+}
+
+/// How likely a node is to have lied in a round that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Suspicion {
+    /// It signed for nothing in a round that failed.
+    None,
+    /// It signed for chunks in such a round.
+    Signed,
+    /// For a chunk that it signed for another node signed another value: one of the two lied.
+    Disputed,
 }
 
 /// What was signed in a round that ended.
@@ -162,6 +172,8 @@ pub(super) struct Swarm {
     /// Its place in its origin's queue.
     pub(super) queued: Option<(bool, u32)>,
     pub(super) past: Vec<PastRound>,
+    /// Who signed in a round that ended; absent: nothing.
+    pub(super) suspicion: BTreeMap<NodeId, Suspicion>,
     pub(super) attestations: Vec<SignedAttestation>,
     /// Who said that the digest does not match.
     pub(super) doubters: BTreeSet<NodeId>,
@@ -185,6 +197,7 @@ impl Swarm {
             lessees: Roster::default(),
             queued: None,
             past: Vec::new(),
+            suspicion: BTreeMap::new(),
             attestations: Vec::new(),
             doubters: BTreeSet::new(),
             distrusts_complete: false,
@@ -213,6 +226,21 @@ impl Swarm {
                 |chunk| matches!(round.claims.get(chunk as usize), Some(Some((_, signer))) if signer == node),
             )
         })
+    }
+
+    pub(super) fn suspicion(&self, node: &NodeId) -> Suspicion {
+        self.suspicion.get(node).copied().unwrap_or(Suspicion::None)
+    }
+
+    /// A chunk's value was signed for: whoever signed for another one in an earlier round, or signs now, lies.
+    pub(super) fn compare_with_past(&mut self, chunk: u32, value: ChunkValue, signer: NodeId) {
+        for round in &self.past {
+            if let Some(Some((before, other))) = round.claims.get(chunk as usize)
+                && *before != value
+            {
+                self.suspicion.extend([(*other, Suspicion::Disputed), (signer, Suspicion::Disputed)]);
+            }
+        }
     }
 
     pub(super) fn grants_of(&self, node: NodeKey, zone: Option<ZoneKey>) -> usize {

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shoal_proto::message::{
-    ChunkRequest, Held, Lease, LeaseFailure, NodeMessage, PeerInfo, PeerMessage, Place, TrackerMessage,
+    ChunkRequest, Held, Lease, LeaseFailure, LeaseKind, NodeMessage, PeerInfo, PeerMessage, Place,
+    TrackerMessage,
 };
 use shoal_proto::{
     Attestation, ChunkIndex, ChunkSet, ChunkValue, Digest, Entry, LeaseToken, NodeId, SignedAttestation,
@@ -114,6 +115,20 @@ enum Ev {
     Link(usize, usize),
 }
 
+/// A lease in force.
+struct Granted {
+    lease: Lease,
+    holder: usize,
+    /// Chunks still to come.
+    left: BTreeSet<u32>,
+}
+
+impl Granted {
+    fn is_origin(&self) -> bool {
+        self.lease.kind == LeaseKind::Origin
+    }
+}
+
 pub struct World {
     pub seed: u64,
     pub now: Time,
@@ -137,7 +152,7 @@ pub struct World {
     sequence: u64,
     ids: BTreeMap<NodeId, usize>,
     /// Leases that the tracker believes in force, to prove that no chunk is granted twice.
-    granted: BTreeMap<LeaseToken, (Lease, usize)>,
+    granted: BTreeMap<LeaseToken, Granted>,
     pub double_grants: u32,
     pub tracker_messages: u64,
     pub rng: fastrand::Rng,
@@ -408,10 +423,24 @@ impl World {
             let mut lacking = Vec::new();
             let mut having = Vec::new();
             for (n, sim) in self.nodes.iter().enumerate().filter(|(_, s)| s.alive) {
-                let held = (0..3).find_map(|round| sim.machine.held(&SwarmId { round, ..swarm.clone() }).map(|h| h.contains(ChunkIndex(chunk))));
-                if held == Some(true) { having.push(format!("{n}{}{}", sim.info.place.zone, if sim.manner == Manner::Honest { "".into() } else { format!("{:?}", sim.manner) })) } else { lacking.push(n) }
+                let held = (0..3).find_map(|round| {
+                    sim.machine
+                        .held(&SwarmId { round, ..swarm.clone() })
+                        .map(|h| h.contains(ChunkIndex(chunk)))
+                });
+                if held == Some(true) {
+                    having.push(format!(
+                        "{n}{}{}",
+                        sim.info.place.zone,
+                        if sim.manner == Manner::Honest { "".into() } else { format!("{:?}", sim.manner) }
+                    ))
+                } else {
+                    lacking.push(n)
+                }
             }
-            if !lacking.is_empty() { println!("chunk {chunk}: lacking {lacking:?} having {having:?}"); }
+            if !lacking.is_empty() {
+                println!("chunk {chunk}: lacking {lacking:?} having {having:?}");
+            }
         }
     }
 
@@ -536,14 +565,31 @@ impl World {
             return;
         }
         self.tracker_messages += 1;
-        if std::env::var("TRACE").is_ok() && self.now > Time::from(secs(2)) {
+        if std::env::var("TRACE").is_ok() {
             match &event {
                 TrackerEvent::Message { from, message } => {
                     let m = match message {
-                        NodeMessage::Starved { chunks, .. } => format!("Starved {:?}", chunks.iter().map(|c| c.0).collect::<Vec<_>>()),
+                        NodeMessage::Starved { chunks, .. } => {
+                            format!("Starved {:?}", chunks.iter().map(|c| c.0).collect::<Vec<_>>())
+                        }
                         NodeMessage::Return { token, why, .. } => format!("Return {} {why:?}", token.counter),
-                        NodeMessage::Progress { token, entries, .. } => format!("Progress {} {:?}", token.counter, entries.iter().map(|e| e.entry.index.0).collect::<Vec<_>>()),
-                        NodeMessage::Join(m) => m.iter().map(|m| match &m.held { Held::Complete => "Join complete".to_owned(), Held::Some(h) => format!("Join r{} held {} missing {:?}", m.swarm.round, h.count(), h.missing_from(ChunkIndex(0)).map(|c| c.0).collect::<Vec<_>>())}).collect(),
+                        NodeMessage::Progress { token, entries, .. } => format!(
+                            "Progress {} {:?}",
+                            token.counter,
+                            entries.iter().map(|e| e.entry.index.0).collect::<Vec<_>>()
+                        ),
+                        NodeMessage::Join(m) => m
+                            .iter()
+                            .map(|m| match &m.held {
+                                Held::Complete => "Join complete".to_owned(),
+                                Held::Some(h) => format!(
+                                    "Join r{} held {} missing {:?}",
+                                    m.swarm.round,
+                                    h.count(),
+                                    h.missing_from(ChunkIndex(0)).map(|c| c.0).collect::<Vec<_>>()
+                                ),
+                            })
+                            .collect(),
                         other => format!("{other:?}").chars().take(20).collect(),
                     };
                     println!("{:?} {} -> tracker {m}", self.now, self.ids[from]);
@@ -556,7 +602,7 @@ impl World {
             TrackerEvent::Message { from, message } => Some((self.ids[from], message.clone())),
             TrackerEvent::Disconnected(node) => {
                 let node = self.ids[node];
-                self.granted.retain(|_, (_, holder)| *holder != node);
+                self.granted.retain(|_, granted| granted.holder != node);
                 None
             }
             _ => None,
@@ -565,7 +611,8 @@ impl World {
             self.granted.remove(token);
         }
         if let Some((node, NodeMessage::Leave(swarms))) = &message {
-            self.granted.retain(|_, (lease, holder)| holder != node || !swarms.contains(&lease.swarm));
+            self.granted
+                .retain(|_, granted| granted.holder != *node || !swarms.contains(&granted.lease.swarm));
         }
         if let Some((node, NodeMessage::Progress { entries, swarm, .. })) = &message {
             for signed in entries {
@@ -588,10 +635,21 @@ impl World {
         let next = tracker.next_timeout();
         for (to, message) in sent {
             self.watch_leases(to, &message);
-            if std::env::var("TRACE").is_ok() && self.now > Time::from(secs(2)) {
+            if std::env::var("TRACE").is_ok() {
                 let m = match &message {
-                    TrackerMessage::Neighbours { peers, .. } => format!("Neighbours {:?}", peers.iter().map(|p| self.ids[&p.node]).collect::<Vec<_>>()),
-                    TrackerMessage::Lease(l) => format!("Lease {} {:?} {}", l.token.counter, l.chunks, match &l.kind { shoal_proto::message::LeaseKind::Origin => "origin".to_owned(), shoal_proto::message::LeaseKind::Zone(p) => format!("from {}", self.ids[&p.node])}),
+                    TrackerMessage::Neighbours { peers, .. } => format!(
+                        "Neighbours {:?}",
+                        peers.iter().map(|p| self.ids[&p.node]).collect::<Vec<_>>()
+                    ),
+                    TrackerMessage::Lease(l) => format!(
+                        "Lease {} {:?} {}",
+                        l.token.counter,
+                        l.chunks,
+                        match &l.kind {
+                            shoal_proto::message::LeaseKind::Origin => "origin".to_owned(),
+                            shoal_proto::message::LeaseKind::Zone(p) => format!("from {}", self.ids[&p.node]),
+                        }
+                    ),
                     TrackerMessage::Revoke { token, .. } => format!("Revoke {}", token.counter),
                     TrackerMessage::Round(s) => format!("Round {}", s.round),
                     other => format!("{other:?}").chars().take(20).collect(),
@@ -612,13 +670,12 @@ impl World {
     fn done(&mut self, node: usize, swarm: &SwarmId, chunk: u32) {
         let zone = self.nodes[node].info.place.zone.clone();
         let nodes = &self.nodes;
-        self.granted.retain(|_, (lease, holder)| {
-            let origin = lease.kind == shoal_proto::message::LeaseKind::Origin;
-            let scope = origin || nodes[*holder].info.place.zone == zone;
-            if scope && lease.swarm == *swarm && lease.chunks.start == chunk {
-                lease.chunks.start += 1;
+        self.granted.retain(|_, granted| {
+            let scope = granted.is_origin() || nodes[granted.holder].info.place.zone == zone;
+            if scope && granted.lease.swarm == *swarm {
+                granted.left.remove(&chunk);
             }
-            !lease.chunks.is_empty()
+            !granted.left.is_empty()
         });
     }
 
@@ -626,24 +683,23 @@ impl World {
         match message {
             TrackerMessage::Lease(lease) => {
                 let zone = &self.nodes[to].info.place.zone;
-                let origin = lease.kind == shoal_proto::message::LeaseKind::Origin;
-                let twice = self.granted.values().any(|(other, holder)| {
-                    let other_origin = other.kind == shoal_proto::message::LeaseKind::Origin;
-                    let same_scope =
-                        origin == other_origin && (origin || self.nodes[*holder].info.place.zone == *zone);
-                    same_scope
-                        && other.swarm == lease.swarm
-                        && other.chunks.start < lease.chunks.end
-                        && lease.chunks.start < other.chunks.end
+                let left: BTreeSet<u32> = lease.chunks.clone().collect();
+                let granted = Granted { lease: lease.clone(), holder: to, left };
+                let twice = self.granted.values().any(|other| {
+                    let same_zone = self.nodes[other.holder].info.place.zone == *zone;
+                    granted.is_origin() == other.is_origin()
+                        && (granted.is_origin() || same_zone)
+                        && other.lease.swarm == lease.swarm
+                        && !other.left.is_disjoint(&granted.left)
                 });
                 self.double_grants += u32::from(twice);
-                self.granted.insert(lease.token, (lease.clone(), to));
+                self.granted.insert(lease.token, granted);
             }
             TrackerMessage::Revoke { token, .. } => {
                 self.granted.remove(token);
             }
             TrackerMessage::Round(_) => {
-                self.granted.retain(|_, (_, holder)| *holder != to);
+                self.granted.retain(|_, granted| granted.holder != to);
             }
             _ => {}
         }
