@@ -17,7 +17,7 @@ demo: build
 # Unit tests, then whole clusters with real clients; those that cannot run here say so and are skipped,
 # unless CI=true. Everything is built in one go first, because the tests start the `shoal` binary.
 test: rust
-	@deploy/install-test-programs || echo "tests that need these programs will be skipped"
+	@deploy/install-programs tests || echo "tests that need these programs will be skipped"
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
@@ -34,8 +34,8 @@ bench: rust
 
 # The registry and the clients that the tests use.
 deps:
-	@deploy/install-test-programs
+	@deploy/install-programs tests
 
 rust:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.90 or newer, https://rustup.rs" >&2; exit 1; }
-	@command -v cc >/dev/null || command -v gcc >/dev/null || { echo "a C compiler is missing: install gcc" >&2; exit 1; }
+	@deploy/install-programs build

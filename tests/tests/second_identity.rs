@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use shoal_tests::{Cluster, Credentials, Image, ImageBuilder, Needs, Puller, Registry, available};
 
@@ -14,24 +15,23 @@ const REPOSITORY: &str = "library/app";
 async fn assert_refused(puller: &Puller, image: &Image, who: &str) {
     let layer = image.here().layers[0].digest;
     let manifest = image.digest();
-    for repository in [REPOSITORY, "library/other"] {
-        for path in [
+    let paths = [REPOSITORY, "library/other"].into_iter().flat_map(|repository| {
+        [
             format!("{repository}/manifests/v1"),
             format!("{repository}/manifests/{manifest}"),
             format!("{repository}/blobs/{layer}"),
-        ] {
-            for method in [Method::HEAD, Method::GET] {
-                let answer = puller.send(method.clone(), &path).await.unwrap();
-                let status = answer.status();
-                assert!(
-                    status.is_client_error() || status.is_server_error(),
-                    "{who}: {method} {path}: {status}"
-                );
-                let body = answer.bytes().await.unwrap();
-                assert!(body.len() < 4096, "{who}: {method} {path}: {} bytes with {status}", body.len());
-            }
-        }
-    }
+        ]
+    });
+    let requests = paths.flat_map(|path| [(Method::HEAD, path.clone()), (Method::GET, path)]);
+    // At once: while the registry is gone, each waits until that is certain.
+    let refused = requests.map(|(method, path)| async move {
+        let answer = puller.send(method.clone(), &path).await.unwrap();
+        let status = answer.status();
+        assert!(status.is_client_error() || status.is_server_error(), "{who}: {method} {path}: {status}");
+        let body = answer.bytes().await.unwrap();
+        assert!(body.len() < 4096, "{who}: {method} {path}: {} bytes with {status}", body.len());
+    });
+    join_all(refused).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
