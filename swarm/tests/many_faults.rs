@@ -35,27 +35,12 @@ fn run(seed: u64) {
 }
 
 #[test]
-#[ignore = "fails: chunks held only by members that stall or lie can stay out of reach"]
 fn every_honest_node_finishes_whatever_happens_around_it() {
-    (101..130).step_by(2).for_each(run);
+    // In the last one a liar reads again what an honest node had read: only the second claim on these chunks is false.
+    (101..130).step_by(2).chain([333]).for_each(run);
 }
 
 #[test]
-#[ignore = "fails: chunks held only by members that stall or lie can stay out of reach"]
 fn every_honest_node_finishes_in_two_zones_as_well() {
     (100..130).step_by(2).for_each(run);
-}
-
-#[test]
-#[ignore]
-fn survey() {
-    let from: u64 = std::env::var("FROM").map_or(100, |s| s.parse().unwrap());
-    let to: u64 = std::env::var("TO").map_or(130, |s| s.parse().unwrap());
-    for seed in from..to {
-        let start = std::time::Instant::now();
-        let done = std::panic::catch_unwind(|| run(seed));
-        let why =
-            done.err().map(|e| e.downcast_ref::<String>().map(|s| s.chars().take(60).collect::<String>()));
-        eprintln!("{seed} {:?} {:?}", why, start.elapsed());
-    }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shoal_proto::message::{Held, Membership, TrackerMessage};
 use shoal_proto::{NodeId, SignedAttestation, SwarmId};
 
-use super::swarm_state::{PastRound, Suspicion, Swarm};
+use super::swarm_state::{Suspicion, Swarm};
 use super::{MAX_SHUNNED, NodeKey, SwarmKey, TrackerMachine, round_0};
 
 /// Attestations kept for a swarm: enough to tell the many from the few.
@@ -39,14 +39,11 @@ impl TrackerMachine {
             return;
         }
         let mut liars = BTreeSet::new();
-        for round in &swarm.past {
-            for (before, now) in round.claims.iter().zip(&swarm.claims) {
-                if let (Some((value, signer)), Some((truth, _))) = (before, now)
-                    && value != truth
-                {
-                    liars.insert(*signer);
-                }
-            }
+        for chunk in 0..swarm.chunks() {
+            // Of several values the tracker does not know the true one; the members do.
+            let [(truth, _)] = swarm.claims.of(chunk) else { continue };
+            let before = swarm.past.iter().flat_map(|round| round.of(chunk));
+            liars.extend(before.filter(|(value, _)| value != truth).map(|(_, signer)| *signer));
         }
         liars.into_iter().for_each(|liar| self.shun(liar));
     }
@@ -98,10 +95,10 @@ impl TrackerMachine {
         swarm.distrusts_complete = before.distrusts_complete;
         swarm.past = before.past;
         swarm.suspicion = before.suspicion;
-        for (_, signer) in before.claims.iter().flatten() {
-            swarm.suspicion.entry(*signer).or_insert(Suspicion::Signed);
+        for signer in before.claims.signers() {
+            swarm.suspicion.entry(signer).or_insert(Suspicion::Signed);
         }
-        swarm.past.push(PastRound { claims: before.claims });
+        swarm.past.push(before.claims);
         swarm.members = before.members;
         swarm.lessees = before.lessees;
         let chunks = swarm.chunks();

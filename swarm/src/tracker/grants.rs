@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use shoal_proto::message::{Lease, LeaseFailure, LeaseKind, TrackerMessage};
-use shoal_proto::{ChunkIndex, LeaseToken, SignedEntry, SwarmId};
+use shoal_proto::{ChunkIndex, Entry, LeaseToken, SignedEntry, SwarmId};
 
-use super::swarm_state::{Grant, Place};
+use super::swarm_state::{Grant, Place, Swarm};
 use super::{NodeKey, SwarmKey, Timer, TrackerMachine, ZoneKey, round_0};
 
 /// Rest after a lease that failed; doubles up to the longest.
@@ -88,6 +88,7 @@ impl TrackerMachine {
     pub(super) fn present(&mut self, key: SwarmKey, node: NodeKey, chunk: u32) {
         let Some(zone) = self.nodes.get(&node).map(|node| node.zone) else { return };
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        swarm.starving.remove(&chunk);
         let mut ended = Vec::new();
         for scope in [None, Some(zone)] {
             let places = match scope {
@@ -148,23 +149,23 @@ impl TrackerMachine {
         if self.shunned.contains(&me) || !self.is_member(key, node) {
             return;
         }
-        let known: Vec<&SignedEntry> =
-            entries.iter().filter(|signed| signed.entry.signer == me && signed.entry.swarm == *id).collect();
+        let Some(chunks) = self.swarms.get(&key).map(Swarm::chunks) else { return };
+        let own = |entry: &Entry| entry.signer == me && entry.swarm == *id && entry.index.0 < chunks;
+        let known: Vec<&SignedEntry> = entries.iter().filter(|signed| own(&signed.entry)).collect();
         // Renewed first: what comes last ends it.
         if token.epoch == self.epoch && !known.is_empty() {
             self.renew(key, node, token.counter, known.len());
         }
         for signed in &known {
             let ChunkIndex(chunk) = signed.entry.index;
-            if let Some(swarm) = self.swarms.get_mut(&key)
-                && let Some(slot) = swarm.claims.get_mut(chunk as usize)
-                && slot.is_none()
-            {
-                *slot = Some((signed.entry.value, me));
+            if let Some(swarm) = self.swarms.get_mut(&key) {
+                let first = swarm.claims.of(chunk).is_empty();
+                swarm.claim(chunk, signed.entry.value, me);
                 let len = swarm.layout.len_of(signed.entry.index);
                 let origin = swarm.id.origin.clone();
-                swarm.compare_with_past(chunk, signed.entry.value, me);
-                self.count_bytes(&origin, len);
+                if first {
+                    self.count_bytes(&origin, len);
+                }
             }
             self.present(key, node, chunk);
         }

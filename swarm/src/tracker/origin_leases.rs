@@ -152,6 +152,11 @@ impl TrackerMachine {
         let swarm = self.swarms.get(&key)?;
         let lessees = swarm.lessees.len().max(1);
         let most = self.config.leases_per_node.max(self.config.leases_per_blob.div_ceil(lessees));
+        if swarm.past.is_empty()
+            && let Some(node) = self.starving_for(swarm, &swarm.lessees, chunks)
+        {
+            return Some(node);
+        }
         let mut rested = None;
         let mut best = None;
         let all_suspect = !swarm.past.is_empty()

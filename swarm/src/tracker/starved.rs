@@ -1,9 +1,12 @@
 //! A member that finds a chunk with none of its neighbours.
 
+use std::ops::Range;
+
 use shoal_proto::message::limit;
 use shoal_proto::{ChunkIndex, SwarmId};
 
-use super::swarm_state::Place;
+use super::roster::Roster;
+use super::swarm_state::{Place, Swarm};
 use super::{NodeKey, SwarmKey, TrackerMachine, ZoneKey};
 
 /// Chunks of one report that are looked at: a node's window.
@@ -50,6 +53,14 @@ impl TrackerMachine {
         }
     }
 
+    /// A member that found one of these chunks out of reach, if it may take a lease now.
+    pub(super) fn starving_for(&self, swarm: &Swarm, among: &Roster, chunks: &Range<u32>) -> Option<NodeKey> {
+        let awake = |node: &NodeKey| {
+            among.contains(*node) && self.nodes.get(node).is_some_and(|node| node.rests_until <= self.now)
+        };
+        swarm.starving.range(chunks.clone()).map(|(_, node)| *node).find(awake)
+    }
+
     /// The chunk's known holder, if this member does not know it yet; else the chunk counts as absent, and is leased
     /// again, into the zone or from the origin.
     fn holder_or_absent(
@@ -79,6 +90,7 @@ impl TrackerMachine {
             Place::Leased => return None,
             Place::Absent => {}
         }
+        swarm.starving.insert(chunk, node);
         // It is there and does not deliver, or is gone: others first, when leases are given.
         if let Some(holder) = unhelpful {
             self.rest(holder);

@@ -147,10 +147,33 @@ pub(super) enum Suspicion {
     Disputed,
 }
 
-/// What was signed in a round that ended.
+/// Different values that are kept for a chunk: one is the truth, the others are liars'.
+const VALUES: usize = 4;
+
+/// Who signed first for which value of each chunk, in one round.
 #[derive(Clone, Debug)]
-pub(super) struct PastRound {
-    pub(super) claims: Vec<Option<(ChunkValue, NodeId)>>,
+pub(super) struct Claims(Vec<Vec<(ChunkValue, NodeId)>>);
+
+impl Claims {
+    fn new(chunks: u32) -> Self {
+        Self(vec![Vec::new(); chunks as usize])
+    }
+
+    pub(super) fn of(&self, chunk: u32) -> &[(ChunkValue, NodeId)] {
+        self.0.get(chunk as usize).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn add(&mut self, chunk: u32, value: ChunkValue, signer: NodeId) {
+        let Some(claims) = self.0.get_mut(chunk as usize) else { return };
+        if claims.len() < VALUES && claims.iter().all(|(known, _)| *known != value) {
+            claims.reserve_exact(1);
+            claims.push((value, signer));
+        }
+    }
+
+    pub(super) fn signers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.0.iter().flatten().map(|(_, signer)| *signer)
+    }
 }
 
 /// One blob, in its present round.
@@ -161,8 +184,8 @@ pub(super) struct Swarm {
     pub(super) members: BTreeMap<NodeKey, Member>,
     pub(super) zones: BTreeMap<ZoneKey, Zone>,
     pub(super) places: Places,
-    /// Who signed which value in this round.
-    pub(super) claims: Vec<Option<(ChunkValue, NodeId)>>,
+    /// What was signed in this round.
+    pub(super) claims: Claims,
     /// All entries of a blob of few chunks.
     pub(super) entries: Vec<SignedEntry>,
     pub(super) grants: BTreeMap<u64, Grant>,
@@ -171,12 +194,15 @@ pub(super) struct Swarm {
     pub(super) lessees: Roster,
     /// Its place in its origin's queue.
     pub(super) queued: Option<(bool, u32)>,
-    pub(super) past: Vec<PastRound>,
+    /// What was signed in rounds that ended.
+    pub(super) past: Vec<Claims>,
     /// Who signed in a round that ended; absent: nothing.
     pub(super) suspicion: BTreeMap<NodeId, Suspicion>,
     pub(super) attestations: Vec<SignedAttestation>,
     /// Who said that the digest does not match.
     pub(super) doubters: BTreeSet<NodeId>,
+    /// Who last found a chunk out of reach: the best to bring it, for others may have it already.
+    pub(super) starving: BTreeMap<u32, NodeKey>,
     /// Sources that call themselves complete did not deliver.
     pub(super) distrusts_complete: bool,
 }
@@ -190,7 +216,7 @@ impl Swarm {
             members: BTreeMap::new(),
             zones: BTreeMap::new(),
             places: Places::new(chunks),
-            claims: vec![None; chunks as usize],
+            claims: Claims::new(chunks),
             entries: Vec::new(),
             grants: BTreeMap::new(),
             origin_grants: 0,
@@ -200,6 +226,7 @@ impl Swarm {
             suspicion: BTreeMap::new(),
             attestations: Vec::new(),
             doubters: BTreeSet::new(),
+            starving: BTreeMap::new(),
             distrusts_complete: false,
         }
     }
@@ -221,26 +248,22 @@ impl Swarm {
 
     /// Whether this node signed for one of these chunks in a round that failed.
     pub(super) fn is_suspect(&self, node: &NodeId, chunks: &Range<u32>) -> bool {
-        self.past.iter().any(|round| {
-            chunks.clone().any(
-                |chunk| matches!(round.claims.get(chunk as usize), Some(Some((_, signer))) if signer == node),
-            )
-        })
+        let signed = |round: &Claims, chunk| round.of(chunk).iter().any(|(_, signer)| signer == node);
+        self.past.iter().any(|round| chunks.clone().any(|chunk| signed(round, chunk)))
     }
 
     pub(super) fn suspicion(&self, node: &NodeId) -> Suspicion {
         self.suspicion.get(node).copied().unwrap_or(Suspicion::None)
     }
 
-    /// A chunk's value was signed for: whoever signed for another one in an earlier round, or signs now, lies.
-    pub(super) fn compare_with_past(&mut self, chunk: u32, value: ChunkValue, signer: NodeId) {
-        for round in &self.past {
-            if let Some(Some((before, other))) = round.claims.get(chunk as usize)
-                && *before != value
-            {
+    /// A node signed for a chunk. Of it and those who signed for another value, in any round, somebody lied.
+    pub(super) fn claim(&mut self, chunk: u32, value: ChunkValue, signer: NodeId) {
+        for claims in self.past.iter().chain([&self.claims]) {
+            for (_, other) in claims.of(chunk).iter().filter(|(before, _)| *before != value) {
                 self.suspicion.extend([(*other, Suspicion::Disputed), (signer, Suspicion::Disputed)]);
             }
         }
+        self.claims.add(chunk, value, signer);
     }
 
     pub(super) fn grants_of(&self, node: NodeKey, zone: Option<ZoneKey>) -> usize {

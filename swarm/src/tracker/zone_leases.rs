@@ -34,7 +34,7 @@ impl TrackerMachine {
         let Some((chunks, source)) = self.next_for_zone(swarm, zone) else { return false };
         let lasts = self.lease_time(swarm);
         let Some(info) = self.nodes.get(&source).map(|node| node.info.clone()) else { return false };
-        let Some(node) = self.bringer(key, zone) else { return false };
+        let Some(node) = self.bringer(key, zone, &chunks) else { return false };
         self.grant(key, node, Some(zone), chunks, lasts, LeaseKind::Zone(info));
         true
     }
@@ -86,9 +86,12 @@ impl TrackerMachine {
     }
 
     /// The member that brings the chunks in.
-    fn bringer(&mut self, key: SwarmKey, zone: ZoneKey) -> Option<NodeKey> {
+    fn bringer(&mut self, key: SwarmKey, zone: ZoneKey, chunks: &Range<u32>) -> Option<NodeKey> {
         let swarm = self.swarms.get(&key)?;
         let wanting = &swarm.zones.get(&zone)?.wanting;
+        if let Some(node) = self.starving_for(swarm, wanting, chunks) {
+            return Some(node);
+        }
         let drawn = wanting.sample(LOOKED_AT, &mut self.rng);
         let mut rested = None;
         let load = |node: &&NodeKey| self.nodes.get(*node).map(|known| known.leases);

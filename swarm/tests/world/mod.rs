@@ -148,9 +148,13 @@ pub struct World {
     pub origin_is_down: bool,
     /// The origin delivers other bytes than the digest says.
     pub origin_lies: bool,
+    /// The origin knows no Range: it sends the whole blob whatever was asked for.
+    pub origin_sends_all: bool,
     queue: BTreeMap<(Time, u64), Ev>,
     sequence: u64,
     ids: BTreeMap<NodeId, usize>,
+    /// Uploads that send nothing, by who asked and its request: a reset of the stream ends them.
+    stalled: BTreeMap<(usize, u64), usize>,
     /// Leases that the tracker believes in force, to prove that no chunk is granted twice.
     granted: BTreeMap<LeaseToken, Granted>,
     pub double_grants: u32,
@@ -189,9 +193,11 @@ impl World {
             refused: BTreeSet::new(),
             origin_is_down: false,
             origin_lies: false,
+            origin_sends_all: false,
             queue: BTreeMap::new(),
             sequence: 0,
             ids: BTreeMap::new(),
+            stalled: BTreeMap::new(),
             granted: BTreeMap::new(),
             double_grants: 0,
             tracker_messages: 0,
@@ -365,6 +371,10 @@ impl World {
             }
             PeerAction::Cancel { request } => {
                 self.nodes[node].cancelled.insert(request);
+                if let Some(to) = self.stalled.remove(&(node, request)) {
+                    self.nodes[to].uploads -= 1;
+                    self.nodes[to].machine.upload_ended(id);
+                }
             }
             PeerAction::FetchOrigin(lease) => self.read_origin(node, lease),
             PeerAction::CancelOrigin { token, .. } => {
@@ -414,38 +424,13 @@ impl World {
             self.later(ms(5), Ev::Peer(node, Box::new(event)));
             return;
         }
-        let start = lease.chunks.start;
+        let start = if self.origin_sends_all { 0 } else { lease.chunks.start };
         self.next_origin_chunk(node, lease, start);
     }
 
-    pub fn trace_holders(&self, swarm: &SwarmId) {
-        for chunk in 0..chunks(swarm) {
-            let mut lacking = Vec::new();
-            let mut having = Vec::new();
-            for (n, sim) in self.nodes.iter().enumerate().filter(|(_, s)| s.alive) {
-                let held = (0..3).find_map(|round| {
-                    sim.machine
-                        .held(&SwarmId { round, ..swarm.clone() })
-                        .map(|h| h.contains(ChunkIndex(chunk)))
-                });
-                if held == Some(true) {
-                    having.push(format!(
-                        "{n}{}{}",
-                        sim.info.place.zone,
-                        if sim.manner == Manner::Honest { "".into() } else { format!("{:?}", sim.manner) }
-                    ))
-                } else {
-                    lacking.push(n)
-                }
-            }
-            if !lacking.is_empty() {
-                println!("chunk {chunk}: lacking {lacking:?} having {having:?}");
-            }
-        }
-    }
-
     fn next_origin_chunk(&mut self, node: usize, lease: Lease, chunk: u32) {
-        if chunk >= lease.chunks.end {
+        let end = if self.origin_sends_all { chunks(&lease.swarm) } else { lease.chunks.end };
+        if chunk >= end {
             let event = PeerEvent::OriginEnded { swarm: lease.swarm, token: lease.token, result: Ok(()) };
             self.later(Duration::ZERO, Ev::Peer(node, Box::new(event)));
             return;
@@ -503,6 +488,7 @@ impl World {
                 self.nodes[to].uploads += 1;
                 self.nodes[to].peak_uploads = self.nodes[to].peak_uploads.max(self.nodes[to].uploads);
                 if self.nodes[to].manner == Manner::Stalls {
+                    self.stalled.insert((from, request), to);
                     return;
                 }
                 let len = chunk.swarm.layout().unwrap().len_of(chunk.index);
@@ -565,39 +551,6 @@ impl World {
             return;
         }
         self.tracker_messages += 1;
-        if std::env::var("TRACE").is_ok() {
-            match &event {
-                TrackerEvent::Message { from, message } => {
-                    let m = match message {
-                        NodeMessage::Starved { chunks, .. } => {
-                            format!("Starved {:?}", chunks.iter().map(|c| c.0).collect::<Vec<_>>())
-                        }
-                        NodeMessage::Return { token, why, .. } => format!("Return {} {why:?}", token.counter),
-                        NodeMessage::Progress { token, entries, .. } => format!(
-                            "Progress {} {:?}",
-                            token.counter,
-                            entries.iter().map(|e| e.entry.index.0).collect::<Vec<_>>()
-                        ),
-                        NodeMessage::Join(m) => m
-                            .iter()
-                            .map(|m| match &m.held {
-                                Held::Complete => "Join complete".to_owned(),
-                                Held::Some(h) => format!(
-                                    "Join r{} held {} missing {:?}",
-                                    m.swarm.round,
-                                    h.count(),
-                                    h.missing_from(ChunkIndex(0)).map(|c| c.0).collect::<Vec<_>>()
-                                ),
-                            })
-                            .collect(),
-                        other => format!("{other:?}").chars().take(20).collect(),
-                    };
-                    println!("{:?} {} -> tracker {m}", self.now, self.ids[from]);
-                }
-                TrackerEvent::Disconnected(n) => println!("{:?} {} disconnected", self.now, self.ids[n]),
-                _ => {}
-            }
-        }
         let message = match &event {
             TrackerEvent::Message { from, message } => Some((self.ids[from], message.clone())),
             TrackerEvent::Disconnected(node) => {
@@ -635,27 +588,6 @@ impl World {
         let next = tracker.next_timeout();
         for (to, message) in sent {
             self.watch_leases(to, &message);
-            if std::env::var("TRACE").is_ok() {
-                let m = match &message {
-                    TrackerMessage::Neighbours { peers, .. } => format!(
-                        "Neighbours {:?}",
-                        peers.iter().map(|p| self.ids[&p.node]).collect::<Vec<_>>()
-                    ),
-                    TrackerMessage::Lease(l) => format!(
-                        "Lease {} {:?} {}",
-                        l.token.counter,
-                        l.chunks,
-                        match &l.kind {
-                            shoal_proto::message::LeaseKind::Origin => "origin".to_owned(),
-                            shoal_proto::message::LeaseKind::Zone(p) => format!("from {}", self.ids[&p.node]),
-                        }
-                    ),
-                    TrackerMessage::Revoke { token, .. } => format!("Revoke {}", token.counter),
-                    TrackerMessage::Round(s) => format!("Round {}", s.round),
-                    other => format!("{other:?}").chars().take(20).collect(),
-                };
-                println!("{:?} tracker -> {to} {m}", self.now);
-            }
             self.later(LATENCY, Ev::ToNode(self.generation, to, Box::new(message)));
         }
         if let Some(next) = next
@@ -761,18 +693,16 @@ impl World {
     /// Runs until every living node has the blob; panics with what is missing after `limit`.
     pub fn run_until_complete(&mut self, swarm: &SwarmId, limit: Duration) -> Time {
         let end = self.now + limit;
-        while self.now <= end && !self.queue.is_empty() {
+        while self.now <= end {
             let done = |sim: &Sim| !sim.alive || sim.complete.contains_key(swarm);
             if self.nodes.iter().all(done) {
                 return self.nodes.iter().filter_map(|sim| sim.complete.get(swarm)).copied().max().unwrap();
             }
-            for _ in 0..200 {
-                if !self.step() {
-                    break;
-                }
+            // With nothing left to happen time would stand still.
+            if !(0..200).fold(false, |stepped, _| self.step() || stepped) {
+                break;
             }
         }
-        self.trace_holders(swarm);
         let missing: Vec<String> = (0..self.nodes.len())
             .filter(|node| self.nodes[*node].alive && !self.nodes[*node].complete.contains_key(swarm))
             .take(5)

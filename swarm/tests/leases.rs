@@ -1,0 +1,137 @@
+//! What the tracker does with leases, message by message.
+// Tests may fail loudly.
+#![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
+mod world;
+use world::*;
+
+use shoal_proto::message::{
+    Held, Lease, LeaseKind, Membership, NodeMessage, PeerInfo, Place, TrackerMessage,
+};
+use shoal_proto::{ChunkIndex, ChunkSet, Entry, NodeId, SignedEntry, SwarmId};
+use shoal_swarm::Time;
+use shoal_swarm::tracker::{TrackerAction, TrackerEvent, TrackerMachine};
+
+/// A tracker, open, whose members all want one blob.
+struct Desk {
+    tracker: TrackerMachine,
+    now: Time,
+    swarm: SwarmId,
+    leases: Vec<(NodeId, Lease)>,
+    revoked: Vec<(NodeId, u64)>,
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 32])
+}
+
+impl Desk {
+    fn new(seed: u64, members: u8, swarm: SwarmId) -> Self {
+        let tracker = TrackerMachine::new(config(), 9, seed);
+        let mut desk = Self { tracker, now: Time::ZERO, swarm, leases: Vec::new(), revoked: Vec::new() };
+        for number in 1..=members {
+            let info = PeerInfo { node: node(number), addresses: Vec::new(), place: Place::default() };
+            desk.handle(TrackerEvent::Connected(info));
+            desk.join(number, true);
+            desk.say(number, NodeMessage::Reported);
+        }
+        desk.tick(secs(1));
+        desk
+    }
+
+    fn handle(&mut self, event: TrackerEvent) {
+        self.tracker.handle(self.now, event);
+        while let Some(TrackerAction::Send { to, message }) = self.tracker.poll_action() {
+            match message {
+                TrackerMessage::Lease(lease) => self.leases.push((to, lease)),
+                TrackerMessage::Revoke { token, .. } => self.revoked.push((to, token.counter)),
+                _ => {}
+            }
+        }
+    }
+
+    fn tick(&mut self, later: std::time::Duration) {
+        self.now += later;
+        self.handle(TrackerEvent::Tick);
+    }
+
+    fn say(&mut self, from: u8, message: NodeMessage) {
+        self.handle(TrackerEvent::Message { from: node(from), message });
+    }
+
+    fn join(&mut self, from: u8, may_lease: bool) {
+        let held = Held::Some(ChunkSet::empty(chunks(&self.swarm)));
+        let membership = Membership { swarm: self.swarm.clone(), held, wants: true, may_lease };
+        self.say(from, NodeMessage::Join(vec![membership]));
+    }
+
+    fn progress(&mut self, lease: &Lease, from: NodeId, chunks: std::ops::Range<u32>) {
+        let entries = chunks.map(|chunk| {
+            let (index, value) = (ChunkIndex(chunk), truth(&lease.swarm, chunk));
+            let entry = Entry { swarm: lease.swarm.clone(), index, value, token: lease.token, signer: from };
+            SignedEntry { entry, signature: [0; 64] }
+        });
+        let entries = entries.collect();
+        let message = NodeMessage::Progress { swarm: lease.swarm.clone(), token: lease.token, entries };
+        self.handle(TrackerEvent::Message { from, message });
+    }
+}
+
+#[test]
+fn chunks_beyond_a_lease_count_and_end_the_leases_of_others() {
+    let mut desk = Desk::new(1, 6, blob(1, 200 * MIB));
+    let granted = desk.leases.clone();
+    let (reader, lease) = granted[0].clone();
+    let end = granted.iter().map(|(_, lease)| lease.chunks.end).max().unwrap();
+    desk.progress(&lease, reader, 0..end);
+    for (other, lease) in granted.iter().filter(|(other, _)| *other != reader) {
+        assert!(desk.revoked.contains(&(*other, lease.token.counter)), "{lease:?}");
+    }
+    // The rest of the blob, when none of this token's own chunks is left, as well.
+    desk.progress(&lease, reader, end..200);
+    let snapshot = desk.tracker.snapshot();
+    assert_eq!((snapshot.swarms[0].present, snapshot.origin_leases), (200, 0));
+    assert_eq!(snapshot.origin_bytes.values().sum::<u64>(), 200 * MIB, "counted once each");
+}
+
+#[test]
+fn a_chunk_that_its_holder_does_not_deliver_is_leased_to_who_misses_it() {
+    for seed in 0..20 {
+        let mut desk = Desk::new(seed, 12, blob(1, 40 * MIB));
+        let (first, lease) = desk.leases[0].clone();
+        desk.progress(&lease, first, 0..40);
+        let before = desk.leases.len();
+        let starving = (1..=12).find(|number| node(*number) != first).unwrap();
+        let report = NodeMessage::Starved { swarm: desk.swarm.clone(), chunks: vec![ChunkIndex(7)] };
+        // First it is told of the holder; if that does not help, it reads the chunk itself.
+        desk.say(starving, report.clone());
+        desk.say(starving, report);
+        let [(to, lease)] = &desk.leases[before..] else { panic!("seed {seed}: {:?}", desk.leases) };
+        assert_eq!((*to, lease.chunks.clone()), (node(starving), 7..8), "seed {seed}");
+        assert_eq!(lease.kind, LeaseKind::Origin);
+        assert_ne!(lease.token, desk.leases[0].1.token);
+    }
+}
+
+#[test]
+fn a_chunk_leased_again_while_its_first_lease_runs_leaves_no_chunk_behind() {
+    let mut desk = Desk::new(3, 3, blob(1, 8 * MIB));
+    desk.leases.retain(|(_, lease)| lease.chunks.len() > 1);
+    let (first, lease) = desk.leases[0].clone();
+    let start = lease.chunks.start;
+    desk.progress(&lease, first, start..start + 1);
+    let starving = (1..=3).find(|number| node(*number) != first).unwrap();
+    for _ in 0..3 {
+        let chunks = vec![ChunkIndex(start)];
+        desk.say(starving, NodeMessage::Starved { swarm: desk.swarm.clone(), chunks });
+    }
+    let (second, again) = desk.leases.last().cloned().unwrap();
+    assert_eq!(again.chunks, start..start + 1);
+    desk.progress(&again, second, start..start + 1);
+    // The first holder brings nothing more: what it left is leased anew once its time is over.
+    let before = desk.leases.len();
+    (0..200).for_each(|_| desk.tick(secs(1)));
+    let rest: std::collections::BTreeSet<u32> =
+        desk.leases[before..].iter().flat_map(|(_, lease)| lease.chunks.clone()).collect();
+    assert!((start + 1..lease.chunks.end).all(|chunk| rest.contains(&chunk)), "{rest:?}");
+}
