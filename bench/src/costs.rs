@@ -1,30 +1,34 @@
-//! CPU costs by name, each the least of several rounds.
+//! CPU costs by name, each the median of several rounds.
 
 use std::collections::BTreeMap;
 
 use crate::report::Report;
+use crate::second_pull::median;
 
-/// CPU seconds per GiB. Whatever else runs on the machine, and memory that a virtual machine's host must first
-/// provide, only ever adds to a cost, so the least is nearest to the truth.
+/// CPU seconds per GiB. Writing is what differs most from round to round: in a virtual machine the host may have to
+/// provide the memory first, which costs ten times as much as the write. The least of the rounds would compare a
+/// lucky floor with an unlucky daemon.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Costs {
-    least: BTreeMap<&'static str, f64>,
+    rounds: BTreeMap<&'static str, Vec<f64>>,
     order: Vec<&'static str>,
 }
 
 impl Costs {
     pub(crate) fn record(&mut self, what: &'static str, seconds: f64) {
-        let least = self.least.entry(what).or_insert_with(|| {
+        let rounds = self.rounds.entry(what).or_default();
+        if rounds.is_empty() {
             self.order.push(what);
-            seconds
-        });
-        *least = least.min(seconds);
+        }
+        rounds.push(seconds);
     }
 
     /// The sum of these.
     pub(crate) fn sum(&self, what: &[&str]) -> f64 {
         // A name that was not measured makes the sum, and all that is divided by it, visibly wrong.
-        what.iter().map(|what| self.least.get(what).copied().unwrap_or(f64::NAN)).sum()
+        what.iter()
+            .map(|what| self.rounds.get(what).map_or(f64::NAN, |rounds| median(&mut rounds.clone())))
+            .sum()
     }
 
     pub(crate) fn tell(&self, report: &mut Report) {

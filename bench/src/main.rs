@@ -38,7 +38,7 @@ struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Folder for temporary data: four times the size is needed there
+    /// Folder for temporary data: twelve times the size is needed there
     #[arg(long, value_name = "FOLDER")]
     temp: Option<PathBuf>,
     /// Be the sender of the bare transport
