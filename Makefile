@@ -29,8 +29,8 @@ check: rust
 # Memory, CPU, throughput and latency of a release build, beside floors measured in the same run; takes some
 # minutes. Quicker: `make bench ARGS='--size 256MiB'`, or `ARGS='--only cpu'`.
 bench: rust
-	$(CARGO) build --release -p shoal-cli -p shoal-bench
-	$(or $(CARGO_TARGET_DIR),target)/release/shoal-bench $(ARGS)
+	$(CARGO) build --release -p shoal-cli -p shoal-costs
+	$(or $(CARGO_TARGET_DIR),target)/release/shoal-costs $(ARGS)
 
 # The registry and the clients that the tests use.
 deps:

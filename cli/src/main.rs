@@ -1,5 +1,6 @@
 //! `shoal`: one binary for every part.
 
+mod bench;
 mod cluster;
 mod demo;
 mod log;
@@ -31,6 +32,9 @@ enum Command {
     Pull(pull::PullArguments),
     /// Show what a node holds, whom it talks to, and where its bytes came from
     Status(status::StatusArguments),
+    /// Measure how fast images reach every node: on this machine, or simulated
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Set up a cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Pull(arguments) => pull::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Bench(command) => bench::run(command),
         Command::Cluster(command) => cluster::run(command),
     };
     match result {

@@ -21,10 +21,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("shoal-daemon", &["proto", "swarm", "store", "origin", "transport", "scheduler", "registry-proxy"]),
     (
         "shoal-cli",
-        &["proto", "swarm", "store", "origin", "transport", "scheduler", "registry-proxy", "daemon"],
+        &["proto", "swarm", "store", "origin", "transport", "scheduler", "registry-proxy", "daemon", "bench"],
     ),
     ("shoal-tests", &["proto", "transport"]),
-    ("shoal-bench", &["proto", "store", "transport", "tests"]),
+    ("shoal-bench", &["proto", "swarm"]),
+    ("shoal-costs", &["proto", "store", "transport", "tests"]),
+    ("shoal-lazyfs", &["proto"]),
 ];
 
 /// No runtime, no sockets, no files, no clock, no randomness of their own.

@@ -1,4 +1,4 @@
-//! `shoal-bench`: what Shoal's processes use on this machine (memory, CPU, throughput, latency), beside what could
+//! `shoal-costs`: what Shoal's processes use on this machine (memory, CPU, throughput, latency), beside what could
 //! not be avoided, measured in the same run. Everything is on loopback and in a temporary folder.
 
 mod bare_transport;

@@ -1,0 +1,6 @@
+//! How fast images reach every node: [`cluster`] measures real processes on this machine in network namespaces,
+//! [`sim`] runs the swarm's own machines in virtual time, and [`report`] shows both in the same words.
+
+pub mod cluster;
+pub mod report;
+pub mod sim;

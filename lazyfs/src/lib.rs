@@ -1,0 +1,2 @@
+//! Lazy layers: a layer's index (what its tar holds, cut into spans that are fetched and checked one by one), the
+//! cache of its uncompressed tar, and the filesystem over it. Knows spans and blobs' ranges, never peers.
