@@ -4,7 +4,7 @@
 //! [`ConfigFile::resolve`] gives a type without options left to unwrap.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use shoal_origin::{OriginsConfig, RegistryConfig};
 use shoal_proto::message::{Place, limit};
 use shoal_registry_proxy::{ListenAddress, ProxyConfig, TlsConfig, deserialize_listen};
+use shoal_transport::ClusterSection;
 
 /// The file, section by section.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -128,14 +129,6 @@ pub struct SchedulerSection {
     pub urls: Vec<String>,
 }
 
-/// `[cluster]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ClusterSection {
-    /// Made by `shoal cluster init`; the same file on every node.
-    pub secret_file: Option<PathBuf>,
-}
-
 /// `[admin]`: metrics, health, status.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -191,7 +184,7 @@ pub struct Config {
     pub peers_listen: SocketAddr,
     pub advertise: Vec<SocketAddr>,
     pub scheduler_urls: Vec<String>,
-    pub secret_file: Option<PathBuf>,
+    pub cluster: ClusterSection,
     pub admin_listen: SocketAddr,
     pub limits: Limits,
 }
@@ -271,7 +264,7 @@ impl ConfigFile {
             peers_listen,
             advertise: self.peers.advertise,
             scheduler_urls: self.scheduler.urls,
-            secret_file: self.cluster.secret_file,
+            cluster: self.cluster,
             admin_listen: self.admin.listen,
             limits,
         })
@@ -279,14 +272,9 @@ impl ConfigFile {
 
     /// Without a secret anybody could join, so the endpoint stays on loopback.
     fn peers_listen(&self) -> Result<SocketAddr, ConfigError> {
-        let listen = self.peers.listen;
-        if self.cluster.secret_file.is_some() || listen.ip().is_loopback() {
-            Ok(listen)
-        } else if listen == PeersSection::default().listen {
-            Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listen.port()))
-        } else {
-            Err(ConfigError::OpenWithoutSecret(listen))
-        }
+        let asked = self.peers.listen;
+        let allowed = self.cluster.listen(asked, PeersSection::default().listen);
+        allowed.ok_or(ConfigError::OpenWithoutSecret(asked))
     }
 }
 

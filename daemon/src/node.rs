@@ -14,7 +14,7 @@ use shoal_scheduler::TrackerHandle;
 use shoal_store::{Store, StoreConfig};
 use shoal_swarm::peer::{PeerConfig, PeerMachine};
 use shoal_swarm::tracker::TrackerConfig;
-use shoal_transport::{Bulk, Cluster, Identity, LinkEvent, MutualTls, QuicConfig, QuicEndpoint, RateLimit};
+use shoal_transport::{Bulk, Identity, LinkEvent, MutualTls, QuicConfig, QuicEndpoint, RateLimit};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -91,14 +91,7 @@ impl std::fmt::Debug for Node {
 /// The identity and the cluster of this node.
 fn credentials(config: &Config) -> Result<(Identity, MutualTls), StartError> {
     let identity = Identity::load_or_create(&config.data_dir.join("identity.key"))?;
-    let cluster = match &config.secret_file {
-        Some(path) => Cluster::from_file(path)?,
-        None => {
-            warn!("no cluster secret: this node talks to nodes on this machine only");
-            Cluster::insecure()?
-        }
-    };
-    let tls = MutualTls::new(&cluster, &identity)?;
+    let tls = MutualTls::new(&config.cluster.load()?, &identity)?;
     Ok((identity, tls))
 }
 

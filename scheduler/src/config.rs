@@ -1,9 +1,10 @@
 //! The scheduler's configuration file: TOML, unknown keys refused with their line, every key with a default.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use shoal_transport::ClusterSection;
 
 /// The file, section by section.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -20,14 +21,6 @@ pub struct SchedulerConfig {
 pub struct ListenSection {
     /// gRPC over mutual TLS. Without a cluster secret only loopback is allowed.
     pub listen: SocketAddr,
-}
-
-/// `[cluster]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ClusterSection {
-    /// Made by `shoal cluster init`; the same file on every node.
-    pub secret_file: Option<PathBuf>,
 }
 
 /// `[admin]`: metrics, health, status.
@@ -76,13 +69,8 @@ impl SchedulerConfig {
 
     /// The address to listen on: without a secret anybody could join, so it stays on loopback.
     pub fn listen(&self) -> Result<SocketAddr, ConfigError> {
-        let listen = self.scheduler.listen;
-        if self.cluster.secret_file.is_some() || listen.ip().is_loopback() {
-            Ok(listen)
-        } else if listen == ListenSection::default().listen {
-            Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listen.port()))
-        } else {
-            Err(ConfigError::OpenWithoutSecret(listen))
-        }
+        let asked = self.scheduler.listen;
+        let allowed = self.cluster.listen(asked, ListenSection::default().listen);
+        allowed.ok_or(ConfigError::OpenWithoutSecret(asked))
     }
 }

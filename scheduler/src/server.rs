@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use shoal_swarm::tracker::TrackerConfig;
-use shoal_transport::{Cluster, Identity, MutualTls, grpc};
+use shoal_transport::{Identity, MutualTls, grpc};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::admin;
 use crate::config::{ConfigError, SchedulerConfig};
@@ -64,14 +64,7 @@ impl Scheduler {
     /// Constructs and connects everything, and starts to serve. A scheduler keeps nothing on disk: nodes report
     /// what they hold, so its identity is made anew each time.
     pub async fn start(config: SchedulerConfig) -> Result<Self, StartError> {
-        let cluster = match &config.cluster.secret_file {
-            Some(path) => Cluster::from_file(path)?,
-            None => {
-                warn!("no cluster secret: only nodes on this machine can join");
-                Cluster::insecure()?
-            }
-        };
-        let tls = MutualTls::new(&cluster, &Identity::generate()?)?;
+        let tls = MutualTls::new(&config.cluster.load()?, &Identity::generate()?)?;
         let (listener, address) = bind("scheduler", config.listen()?).await?;
         let (admin_listener, admin_address) = bind("admin", config.admin.listen).await?;
         let tracker = TrackerHandle::start(TrackerConfig::default());

@@ -8,6 +8,7 @@
 
 mod bulk;
 mod cluster;
+mod config;
 pub mod grpc;
 mod identity;
 mod quic;
@@ -18,6 +19,7 @@ pub use bulk::{
     Bulk, ChunkServer, ConnectError, FetchError, FetchedChunk, LinkEvent, LinkStats, SendError, Served,
 };
 pub use cluster::{Cluster, ClusterError, generate_secret};
+pub use config::ClusterSection;
 pub use identity::{Identity, IdentityError};
 pub use quic::{BindError, FrameError, QuicConfig, QuicEndpoint};
 pub use rate_limit::RateLimit;
