@@ -1,7 +1,7 @@
 //! The demo's cluster: a scheduler and nodes as processes of this same binary, on loopback.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,8 +10,7 @@ use anyhow::{Context, bail};
 use shoal_daemon::NodeStatus;
 use tempfile::TempDir;
 
-use super::origin::REGISTRY;
-use crate::pull::http_client;
+use crate::pull::{ImageName, http_client};
 
 /// A process on a machine under load starts within this.
 const START: Duration = Duration::from_secs(30);
@@ -102,9 +101,29 @@ impl Process {
     }
 }
 
+/// The registry that the image is on.
+#[derive(Debug)]
+pub(super) struct Registry {
+    pub name: String,
+    /// Default: from the name, over TLS.
+    pub url: Option<String>,
+}
+
+impl Registry {
+    /// The registry of an image. On this machine it is asked without TLS, as container clients do.
+    pub(super) fn of(image: &ImageName) -> Self {
+        let name = image.registry.to_string();
+        let host = name.rsplit_once(':').map_or(name.as_str(), |(host, _)| host);
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let here = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+        let url = here.then(|| format!("http://{name}"));
+        Self { name, url }
+    }
+}
+
 impl Cluster {
-    /// Starts a scheduler and `nodes` nodes; `origin` is the embedded registry.
-    pub(super) async fn start(nodes: u8, origin: Option<SocketAddr>) -> anyhow::Result<Self> {
+    /// Starts a scheduler and `nodes` nodes that front this registry.
+    pub(super) async fn start(nodes: u8, registry: &Registry) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("shoal-demo-").tempdir()?;
         let secret = folder.path().join("cluster.secret");
         std::fs::write(&secret, shoal_transport::generate_secret()?)?;
@@ -115,10 +134,10 @@ impl Cluster {
         let mut scheduler = start(folder.path(), "scheduler", "scheduler", &config)?;
         scheduler.ready(&admin.to_string()).await?;
 
-        let registry = match origin {
-            Some(origin) => format!("[mirror.registries.\"{REGISTRY}\"]\nurl = \"http://{origin}\"\n"),
-            None => "allow = [\"*\"]\n".to_owned(),
-        };
+        let Registry { name, url } = registry;
+        // A registry that is configured may have a private address: who started this asked for it.
+        let url = url.as_ref().map(|url| format!("url = \"{url}\"\n")).unwrap_or_default();
+        let registry = format!("[mirror.registries.\"{name}\"]\n{url}");
         let shared = format!("[scheduler]\nurls = [\"https://{listen}\"]\n{cluster}");
         let mut started = Vec::new();
         for number in 1..=nodes {

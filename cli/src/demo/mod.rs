@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use crate::pull::{ImageName, Progress, Puller};
-use cluster::Cluster;
+use cluster::{Cluster, Registry};
 use origin::Origin;
 use report::{NodeReport, Report};
 
@@ -23,7 +23,7 @@ pub(crate) struct DemoArguments {
     /// How many nodes pull
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=32))]
     nodes: u8,
-    /// Pull this image from its own registry instead of the embedded one (needs the internet)
+    /// Pull this image from its own registry instead of an embedded one
     #[arg(long, value_name = "REF")]
     image: Option<ImageName>,
     /// Size of the embedded image's largest layer
@@ -54,17 +54,18 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
             println!("{text}");
         }
     };
-    let (origin, image) = match &arguments.image {
-        Some(image) => (None, image.clone()),
+    let (origin, image, registry) = match &arguments.image {
+        Some(image) => (None, image.clone(), Registry::of(image)),
         None => {
             say(&format!("making an image whose largest layer has {}", arguments.size));
             let sample = sample::make(arguments.size.as_u64())?;
             let origin = Origin::start(sample).await?;
-            (Some(origin), origin::IMAGE.parse()?)
+            let registry = origin.registry();
+            (Some(origin), origin::IMAGE.parse()?, registry)
         }
     };
     say(&format!("starting a scheduler and {} nodes", arguments.nodes));
-    let cluster = Cluster::start(arguments.nodes, origin.as_ref().map(Origin::address)).await?;
+    let cluster = Cluster::start(arguments.nodes, &registry).await?;
     say(&format!("every node pulls {image} now"));
     let started = Instant::now();
     let pulls = cluster.nodes().iter().map(|node| {

@@ -19,10 +19,11 @@ use shoal_proto::Digest;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::cluster::Registry;
 use super::sample::Sample;
 
 /// The name under which the nodes know this registry.
-pub(super) const REGISTRY: &str = "demo.shoal.test";
+const REGISTRY: &str = "demo.shoal.test";
 /// What the nodes pull.
 pub(super) const IMAGE: &str = "demo.shoal.test/sample:latest";
 const TAG: &str = "latest";
@@ -88,8 +89,8 @@ impl Origin {
         Ok(Self { address, shared, server })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    pub(super) fn registry(&self) -> Registry {
+        Registry { name: REGISTRY.to_owned(), url: Some(format!("http://{}", self.address)) }
     }
 
     pub(super) fn log(&self) -> OriginLog {
