@@ -1,1 +1,109 @@
-//! A cluster in virtual time, run by the machines of production.
+//! The simulator: a whole cluster in virtual time, run by the peer and tracker machines of production.
+//!
+//! What is simulated: links and how flows share them ([`flows`]), latency, handshakes, request round trips, the
+//! origin's answers, what a node needs to check a chunk and the scheduler to answer. What is not: packets, loss, disks,
+//! processors that are shared with other work. Chunks are stood for by what they hash to, signatures are
+//! dummies.
+//!
+//! A run is a pure function of its arguments: all chance comes from the seed.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "numbers of nodes, links, flows and blobs are given out here and never leave; a wrong one should stop a run"
+)]
+
+mod arguments;
+mod event;
+mod flows;
+mod image;
+mod lease_watch;
+mod meter;
+mod node;
+mod origin;
+mod outcome;
+mod peers;
+mod queue;
+mod rate;
+mod scenario;
+mod topology;
+mod tracker;
+mod world;
+
+use std::time::Instant;
+
+pub use arguments::{Layers, LayersError, Rule, Scenario, SimArguments};
+pub use outcome::Outcome;
+pub use rate::{Rate, RateError};
+pub use world::Tuning;
+
+use crate::report::{Kind, Report};
+use outcome::memory;
+
+/// Why there is no report.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SimError {
+    #[error("the image cannot be simulated: {0}")]
+    Image(#[from] shoal_proto::LayoutError),
+    /// Shoal did what it must never do.
+    #[error("{}\nrun it again with: {command}", .violations.join("\n"))]
+    Broken { violations: Vec<String>, command: String },
+}
+
+/// Runs all scenarios that were asked for, one after another.
+pub fn run(arguments: &SimArguments) -> Result<Report, SimError> {
+    let mut report = Report {
+        kind: Kind::Sim,
+        command: arguments.command(),
+        settings: settings(arguments),
+        notes: Vec::new(),
+        modes: Vec::new(),
+    };
+    for scenario in &arguments.scenario {
+        let began = Instant::now();
+        let outcome = simulate(arguments, *scenario, Tuning::default())?;
+        let took = began.elapsed().as_secs_f64();
+        let name = scenario.name();
+        if !outcome.violations.is_empty() && arguments.without.is_empty() {
+            let violations = outcome.violations.iter().map(|what| format!("{name}: {what}")).collect();
+            let command = SimArguments { scenario: vec![*scenario], ..arguments.clone() }.command();
+            return Err(SimError::Broken { violations, command });
+        }
+        report.notes.extend(outcome.violations.iter().map(|what| format!("{name}: {what}")));
+        report.notes.extend(outcome.notes.iter().map(|note| format!("{name}: {note}")));
+        let (events, per_second) = (outcome.events, rate::to_f64(outcome.events) / took);
+        report
+            .notes
+            .push(format!("{name}: simulated in {took:.1} s, {events} events, {per_second:.0} events/s"));
+        report.modes.push(outcome.mode);
+    }
+    if let Some(bytes) = memory() {
+        report.settings.push(("memory of the simulator, most".into(), bytesize::ByteSize(bytes).to_string()));
+    }
+    Ok(report)
+}
+
+/// Runs one scenario.
+pub fn simulate(arguments: &SimArguments, scenario: Scenario, tuning: Tuning) -> Result<Outcome, SimError> {
+    let image = scenario.image(arguments)?;
+    let mut world = world::World::new(arguments, tuning, image);
+    let bound = world.set_up(scenario);
+    Ok(world.conclude(scenario, bound))
+}
+
+fn settings(arguments: &SimArguments) -> Vec<(String, String)> {
+    let time = |time| humantime::format_duration(time).to_string();
+    let sizes = arguments.layers.sizes(arguments.size);
+    vec![
+        ("nodes".into(), arguments.nodes.to_string()),
+        ("image".into(), format!("{} in {} layers", bytesize::ByteSize(sizes.iter().sum()), sizes.len())),
+        ("link of a node".into(), arguments.link.to_string()),
+        ("link of the origin".into(), arguments.origin_link.unwrap_or(arguments.link).to_string()),
+        ("zones".into(), arguments.zones.to_string()),
+        (
+            "latency in a zone, between zones".into(),
+            format!("{}, {}", time(arguments.latency), time(arguments.zone_latency)),
+        ),
+        ("origin's time to first byte".into(), time(arguments.origin_latency)),
+        ("check and write, per MiB".into(), time(arguments.chunk_cost)),
+        ("seed".into(), arguments.seed.to_string()),
+    ]
+}

@@ -1,0 +1,274 @@
+//! What `shoal bench sim` is asked for.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+
+use super::rate::Rate;
+
+/// Simulates how an image reaches every node of a cluster, with the state machines that run in production.
+///
+/// The same arguments, seed included, give the same run.
+#[derive(Args, Clone, Debug)]
+pub struct SimArguments {
+    /// Nodes that pull the image.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub nodes: u32,
+    /// Size of the image's layers together.
+    #[arg(long, default_value_t = ByteSize::gib(1))]
+    pub size: ByteSize,
+    /// How many layers of equal size, or the size of each, as in `600MiB,300MiB,8KiB` (`--size` is not read then).
+    #[arg(long, default_value_t = Layers::Equal(1))]
+    pub layers: Layers,
+    /// What happens meanwhile; several give one column each.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "flash-crowd")]
+    pub scenario: Vec<Scenario>,
+    /// Each node's link, up and down.
+    #[arg(long, default_value = "10gbit")]
+    pub link: Rate,
+    /// The origin's link; that of a node unless given.
+    #[arg(long)]
+    pub origin_link: Option<Rate>,
+    /// Zones that the nodes are spread over.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub zones: u32,
+    /// The link of a zone to all else, up and down; unlimited unless given.
+    #[arg(long)]
+    pub zone_link: Option<Rate>,
+    /// Racks in each zone.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub racks: u32,
+    /// The link of a rack to all else, up and down; unlimited unless given.
+    #[arg(long)]
+    pub rack_link: Option<Rate>,
+    /// One way between two nodes of one zone.
+    #[arg(long, default_value = "100us", value_parser = humantime::parse_duration)]
+    pub latency: Duration,
+    /// One way between zones, and to the scheduler where there are zones.
+    #[arg(long, default_value = "500us", value_parser = humantime::parse_duration)]
+    pub zone_latency: Duration,
+    /// From a GET to its first byte.
+    #[arg(long, default_value = "10ms", value_parser = humantime::parse_duration)]
+    pub origin_latency: Duration,
+    /// The time within which all nodes of a crowd are told to pull.
+    #[arg(long, default_value = "20ms", value_parser = humantime::parse_duration)]
+    pub arrival: Duration,
+    /// What a node needs to check and write one MiB, after its last byte arrived.
+    #[arg(long, default_value = "250us", value_parser = humantime::parse_duration)]
+    pub chunk_cost: Duration,
+    /// What the scheduler needs for one message.
+    #[arg(long, default_value = "5us", value_parser = humantime::parse_duration)]
+    pub scheduler_cost: Duration,
+    /// How long it takes neighbours to notice that a node is gone; its session with the scheduler breaks at once.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub silence: Duration,
+    /// Layers that a client asks for at once; the others come as fast as they do.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub readers: u32,
+    /// What all chance is drawn from.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Runs without one of the rules, to see what it is for.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub without: Vec<Rule>,
+    /// Prints the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the image is cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layers {
+    /// So many of the same size.
+    Equal(u32),
+    /// Of these sizes.
+    Sizes(Vec<ByteSize>),
+}
+
+/// As many layers as runtimes unpack, with room.
+const LAYERS: usize = 1000;
+
+impl Layers {
+    /// The bytes of each layer of an image of this size.
+    pub fn sizes(&self, size: ByteSize) -> Vec<u64> {
+        match self {
+            Self::Equal(count) => {
+                let count = u64::from(*count).max(1);
+                let cut = |part: u64| size.0 / count * part + size.0 % count * part / count;
+                (0..count).map(|part| cut(part + 1) - cut(part)).collect()
+            }
+            Self::Sizes(sizes) => sizes.iter().map(|size| size.0).collect(),
+        }
+    }
+}
+
+/// Why a text does not tell the layers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} are no layers: write how many (1 to 1000), or their sizes, as in 600MiB,8KiB")]
+pub struct LayersError(String);
+
+impl FromStr for Layers {
+    type Err = LayersError;
+
+    fn from_str(text: &str) -> Result<Self, LayersError> {
+        let error = || LayersError(text.to_owned());
+        if let Ok(count) = text.parse::<u32>() {
+            return if (1..=1000).contains(&count) { Ok(Self::Equal(count)) } else { Err(error()) };
+        }
+        let sizes: Result<Vec<ByteSize>, String> = text.split(',').map(str::parse).collect();
+        let sizes = sizes.map_err(|_| error())?;
+        let fits = sizes.len() <= LAYERS && sizes.iter().all(|size| size.0 > 0);
+        if fits { Ok(Self::Sizes(sizes)) } else { Err(error()) }
+    }
+}
+
+impl fmt::Display for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equal(count) => count.fmt(f),
+            Self::Sizes(sizes) => {
+                let sizes: Vec<String> = sizes.iter().map(|size| size.to_string().replace(' ', "")).collect();
+                f.write_str(&sizes.join(","))
+            }
+        }
+    }
+}
+
+/// What happens while the nodes pull.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// All pull at once.
+    FlashCrowd,
+    /// Nodes begin one after another, over four times the time that one alone needs.
+    Staggered,
+    /// A new tag that shares nine tenths of its bytes, on a tenth of the nodes at a time.
+    RollingUpdate,
+    /// 5 % of the nodes die on the way, and as many new ones come.
+    Churn,
+    /// A tenth of the nodes has a tenth of the link.
+    SlowNodes,
+    /// The scheduler is gone for 5 s, and comes back knowing nothing.
+    SchedulerLoss,
+    /// One node sends wrong bytes to whoever asks it.
+    Liar,
+    /// One node signs for wrong bytes under its leases, so that the whole blob turns out wrong.
+    LyingLessee,
+    /// The origin answers 429 for a while.
+    OriginThrottled,
+    /// The origin is gone for good once it has sent every byte once.
+    OriginDown,
+}
+
+impl Scenario {
+    /// Its name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// A rule that a run may do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rule {
+    /// Each chunk is leased to one node at a time.
+    Leases,
+    /// Leases are given in the order of the blob.
+    LeaseOrder,
+    /// What arrives is compared with its entry.
+    Verification,
+    /// Each chunk crosses into a zone once.
+    Zones,
+}
+
+impl SimArguments {
+    /// The command line that repeats this run.
+    pub fn command(&self) -> String {
+        let mut command = format!("shoal bench sim --nodes {} ", self.nodes);
+        match &self.layers {
+            Layers::Equal(1) => command += &format!("--size {}", exact(self.size)),
+            Layers::Equal(count) => command += &format!("--size {} --layers {count}", exact(self.size)),
+            Layers::Sizes(sizes) => {
+                let sizes: Vec<String> = sizes.iter().map(|size| exact(*size)).collect();
+                command += &format!("--layers {}", sizes.join(","));
+            }
+        }
+        let scenarios: Vec<String> = self.scenario.iter().map(|scenario| scenario.name()).collect();
+        command += &format!(" --scenario {} --link {}", scenarios.join(","), self.link);
+        for (name, rate) in
+            [("origin-link", self.origin_link), ("zone-link", self.zone_link), ("rack-link", self.rack_link)]
+        {
+            if let Some(rate) = rate {
+                command += &format!(" --{name} {rate}");
+            }
+        }
+        command += &format!(" --zones {} --racks {} --readers {}", self.zones, self.racks, self.readers);
+        for (name, time) in [
+            ("latency", self.latency),
+            ("zone-latency", self.zone_latency),
+            ("origin-latency", self.origin_latency),
+            ("arrival", self.arrival),
+            ("chunk-cost", self.chunk_cost),
+            ("scheduler-cost", self.scheduler_cost),
+            ("silence", self.silence),
+        ] {
+            let time = humantime::format_duration(time).to_string().replace(' ', "");
+            command += &format!(" --{name} {time}");
+        }
+        let rules: Vec<String> = self
+            .without
+            .iter()
+            .filter_map(|rule| rule.to_possible_value())
+            .map(|value| value.get_name().to_owned())
+            .collect();
+        if !rules.is_empty() {
+            command += &format!(" --without {}", rules.join(","));
+        }
+        command + &format!(" --seed {}", self.seed)
+    }
+}
+
+/// A size that is read back as the same number of bytes.
+fn exact(size: ByteSize) -> String {
+    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units.iter().find(|(bytes, _)| size.0 >= *bytes && size.0.is_multiple_of(*bytes));
+    unit.map_or_else(|| format!("{}B", size.0), |(bytes, name)| format!("{}{name}", size.0 / bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        sim: SimArguments,
+    }
+
+    fn parse(line: &str) -> SimArguments {
+        Cli::try_parse_from(line.split(' ').skip(2)).unwrap().sim
+    }
+
+    #[test]
+    fn the_command_of_a_run_says_all_that_was_asked() {
+        for line in [
+            "shoal bench sim",
+            "shoal bench sim --nodes 20 --size 3000000B --layers 7 --zones 4 --zone-link 50mbit --seed 9",
+            "shoal bench sim --layers 1GiB,3KiB --scenario churn,liar --without leases,zones --arrival 1s500ms",
+        ] {
+            let first = parse(line);
+            let second = parse(&first.command());
+            assert_eq!(format!("{first:?}"), format!("{second:?}"));
+        }
+    }
+
+    #[test]
+    fn equal_layers_have_all_bytes() {
+        let sizes = Layers::Equal(7).sizes(ByteSize(1000));
+        assert_eq!((sizes.len(), sizes.iter().sum::<u64>()), (7, 1000));
+        assert!("0".parse::<Layers>().is_err() && "5KiB,0".parse::<Layers>().is_err());
+    }
+}

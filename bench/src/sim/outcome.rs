@@ -1,0 +1,153 @@
+//! What a run came to.
+
+use super::arguments::Scenario;
+use super::node::Node;
+use super::queue::Nanos;
+use super::rate::to_f64;
+use super::scenario::{START, seconds};
+use super::world::World;
+use crate::report::Mode;
+
+/// A run may take so many times the bound, and this long, before it counts as stuck: what is slow should be told as
+/// slow.
+const PATIENCE: f64 = 100.0;
+const PATIENCE_LEAST: f64 = 120.0;
+
+/// What a scenario came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub mode: Mode,
+    /// Rules that were broken, the first few in words.
+    pub violations: Vec<String>,
+    /// What is worth knowing beside the figures.
+    pub notes: Vec<String>,
+    pub events: u64,
+    /// Bytes that came twice or in vain, as a share of all that was received.
+    pub wasted: f64,
+    /// Messages to and from the tracker.
+    pub tracker_messages: u64,
+}
+
+impl World {
+    /// Runs, and tells how it went.
+    pub(super) fn conclude(mut self, scenario: Scenario, bound: f64) -> Outcome {
+        let limit = START + seconds((bound * PATIENCE).max(PATIENCE_LEAST));
+        self.run(limit);
+        let unfinished: Vec<usize> =
+            (0..self.nodes.len()).filter(|number| self.nodes[*number].is_awaited()).collect();
+        if let Some(first) = unfinished.first() {
+            let state = self.nodes[*first].machine.snapshot();
+            let tracker = self.tracker.as_ref().map(shoal_swarm::tracker::TrackerMachine::snapshot);
+            let nodes = unfinished.len();
+            self.meter.violation(format!(
+                "{nodes} nodes never finished, node {first} first: {state:?}; tracker: {tracker:?}"
+            ));
+        }
+        self.end_transfers();
+        self.end_reads();
+        self.add_up();
+        self.outcome(scenario, bound)
+    }
+
+    /// What links carried was kept, or came in vain; what was kept is there.
+    fn add_up(&mut self) {
+        let meter = &self.meter;
+        let kept = meter.from_peers + meter.from_origin;
+        let (carried, used) = (meter.carried, kept + meter.wasted);
+        let image = &self.image;
+        let there = |node: &Node| -> u64 {
+            let copies = node.copies.iter().enumerate().filter(|(blob, _)| !image.blobs[*blob].shared);
+            copies
+                .map(|(blob, copy)| copy.held.iter().map(|chunk| image.len_of(blob, chunk.0)).sum::<u64>())
+                .sum()
+        };
+        let there = self.nodes.iter().map(there).sum::<u64>() + meter.discarded;
+        if carried != used {
+            self.meter.violation(format!("links carried {carried} bytes, nodes account for {used}"));
+        }
+        if there != kept {
+            self.meter.violation(format!("nodes received {kept} bytes and have {there}"));
+        }
+    }
+
+    fn outcome(mut self, scenario: Scenario, bound: f64) -> Outcome {
+        self.meter.sample(self.meter.last_finish.max(START), self.origin.sent);
+        let since = |at: Nanos, began: Nanos| to_f64(at.saturating_sub(began)) / 1e9;
+        // Nodes that are told to pull later have a clock of their own.
+        let crowd = self.nodes.iter().filter_map(|node| node.began).min().unwrap_or(START);
+        let own_clock = matches!(scenario, Scenario::Staggered | Scenario::Churn | Scenario::RollingUpdate);
+        let times = |at: fn(&Node) -> Option<Nanos>| -> Vec<f64> {
+            let live = self.nodes.iter().filter(|node| node.alive);
+            let mut times: Vec<f64> = live
+                .filter_map(|node| {
+                    let began = node.began?;
+                    Some(since(at(node)?, if own_clock { began } else { crowd }))
+                })
+                .collect();
+            times.sort_by(f64::total_cmp);
+            times
+        };
+        let finish = times(|node| node.finished);
+        let first_bytes = times(|node| node.first_byte);
+        let meter = &self.meter;
+        let received = meter.from_peers + meter.from_origin;
+        let wasted = to_f64(meter.wasted) / to_f64(received.max(1));
+        let last = finish.last().copied().unwrap_or(f64::INFINITY);
+        let mut notes = vec![format!(
+            "{:.2} % of the bytes came twice or in vain; {} requests found a node busy; {} reports of chunks out of reach; \
+             messages to the scheduler {}, from it {}",
+            100.0 * wasted,
+            meter.busy,
+            meter.starved,
+            meter.to_tracker,
+            meter.from_tracker
+        )];
+        if !meter.all_shunned().is_empty() {
+            notes.push(format!("nodes that others shun: {:?}", meter.all_shunned()));
+        }
+        if self.origin.refused > 0 {
+            notes.push(format!("GETs that the origin answered with 429: {}", self.origin.refused));
+        }
+        if self.flows.cut_short > 0 {
+            notes.push(format!("shares of links were cut short {} times", self.flows.cut_short));
+        }
+        let mode = Mode {
+            name: scenario.name(),
+            nodes: finish.len(),
+            bound_s: bound,
+            last_s: last,
+            p50_s: percentile(&finish, 0.5),
+            p99_s: percentile(&finish, 0.99),
+            ratio: Some(last / bound),
+            origin_bytes: self.origin.sent,
+            image_bytes: self.image.new_bytes(),
+            origin_gets: self.origin.gets,
+            cross_zone_bytes: meter.cross_zone,
+            first_byte_last_s: first_bytes.last().copied(),
+            finish_s: finish,
+            traffic: meter.samples.clone(),
+            ..Mode::default()
+        };
+        let mut violations = meter.violations.clone();
+        if meter.violated > violations.len() {
+            violations.push(format!("and {} more", meter.violated - violations.len()));
+        }
+        let tracker_messages = meter.to_tracker + meter.from_tracker;
+        Outcome { mode, violations, notes, events: self.queue.taken(), wasted, tracker_messages }
+    }
+}
+
+/// The value below which this share of an ascending list lies.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the list")]
+    let place = ((to_f64(sorted.len() as u64) * share).ceil() as usize).saturating_sub(1);
+    sorted.get(place).copied().unwrap_or(f64::INFINITY)
+}
+
+/// Most memory that this process had, in bytes; `None` where the kernel does not tell.
+pub(super) fn memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,263 @@
+//! Links between nodes, and chunks that go over them.
+
+use shoal_proto::message::ChunkRequest;
+use shoal_proto::{ChunkIndex, ChunkValue, SwarmId};
+use shoal_swarm::peer::{Admission, FetchOutcome, PeerEvent};
+
+use super::arguments::Rule;
+use super::event::{Event, Ticket};
+use super::flows::FlowId;
+use super::image::BlobId;
+use super::node::{Manner, Number};
+use super::queue::Nanos;
+use super::world::{Cargo, World, lies};
+
+/// How far a transfer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The request travels.
+    Asked,
+    Flowing(FlowId),
+    /// All bytes were sent; they travel, or are being checked.
+    Sent,
+    /// The other side does not answer any more.
+    Stuck,
+}
+
+/// A chunk that a node asked another for.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    ticket: Ticket,
+    asker: Number,
+    sender: Number,
+    request: u64,
+    chunk: ChunkRequest,
+    blob: BlobId,
+    want: ChunkValue,
+    stage: Stage,
+}
+
+impl World {
+    pub(super) fn link(&mut self, from: Number, to: Number) {
+        let name = self.nodes[to as usize].info.node;
+        if !self.nodes[from as usize].alive {
+            return;
+        }
+        if !self.nodes[to as usize].alive {
+            self.feed(from, PeerEvent::ConnectFailed(name));
+            return;
+        }
+        if !self.nodes[from as usize].linked.insert(to) {
+            // The other side was faster.
+            return;
+        }
+        self.nodes[to as usize].linked.insert(from);
+        // The other side has the whole handshake one way later.
+        let event = PeerEvent::LinkUp(self.nodes[from as usize].info.node);
+        self.queue.after(self.latency(from, to), Event::Peer(to, Box::new(event)));
+        self.feed(from, PeerEvent::LinkUp(name));
+    }
+
+    pub(super) fn disconnect(&mut self, node: Number, other: Number) {
+        if self.nodes[node as usize].linked.contains(&other) {
+            self.link_lost(node, other);
+            self.queue.after(self.latency(node, other), Event::LinkLost { node: other, other: node });
+        }
+    }
+
+    /// A node learns that a link is gone.
+    pub(super) fn link_lost(&mut self, node: Number, other: Number) {
+        if self.nodes[node as usize].linked.remove(&other) {
+            self.nodes[other as usize].linked.remove(&node);
+            let name = self.nodes[other as usize].info.node;
+            self.feed(node, PeerEvent::LinkDown(name));
+        }
+    }
+
+    pub(super) fn fetch(
+        &mut self,
+        asker: Number,
+        sender: Number,
+        request: u64,
+        swarm: &SwarmId,
+        index: ChunkIndex,
+        want: ChunkValue,
+    ) {
+        let slot = self.transfers.vacant_key();
+        let ticket = self.ticket(slot);
+        let blob = self.image.id(swarm);
+        let chunk = ChunkRequest { swarm: swarm.clone(), index };
+        let stage = Stage::Asked;
+        self.transfers.insert(Transfer { ticket, asker, sender, request, chunk, blob, want, stage });
+        self.nodes[asker as usize].asked.push((request, slot));
+        self.queue.after(self.latency(asker, sender), Event::Request(ticket));
+    }
+
+    fn transfer(&mut self, ticket: Ticket) -> Option<&mut Transfer> {
+        self.transfers.get_mut(ticket.slot).filter(|transfer| transfer.ticket == ticket)
+    }
+
+    /// Forgets a transfer.
+    fn end(&mut self, slot: usize) -> Transfer {
+        let transfer = self.transfers.remove(slot);
+        self.nodes[transfer.asker as usize].asked.retain(|(_, other)| *other != slot);
+        self.nodes[transfer.sender as usize].sending.retain(|other| *other != slot);
+        transfer
+    }
+
+    /// A request reaches the node that is to send.
+    pub(super) fn requested(&mut self, ticket: Ticket) {
+        let now = self.now();
+        let Some(transfer) = self.transfer(ticket) else { return };
+        let (asker, sender, blob, chunk) =
+            (transfer.asker, transfer.sender, transfer.blob, transfer.chunk.clone());
+        if !self.nodes[sender as usize].alive {
+            self.stuck(ticket.slot);
+            return;
+        }
+        let name = self.nodes[asker as usize].info.node;
+        let back = self.latency(asker, sender);
+        match self.nodes[sender as usize].machine.admit(now, name, &chunk) {
+            Admission::Busy => {
+                self.meter.busy += 1;
+                self.queue.after(back, Event::Refused(ticket, FetchOutcome::Busy));
+            }
+            Admission::NotHeld => self.queue.after(back, Event::Refused(ticket, FetchOutcome::NotHeld)),
+            Admission::Serve { want } => {
+                self.check_served(sender, blob, chunk.index.0, want);
+                let (from, to) = (self.nodes[sender as usize].port, self.nodes[asker as usize].port);
+                let bytes = self.image.len_of(blob, chunk.index.0);
+                let path = self.topology.between(&from, &to);
+                let flow = self.start_flow(path, bytes, Cargo::Transfer(ticket));
+                self.nodes[sender as usize].sending.push(ticket.slot);
+                if let Some(transfer) = self.transfer(ticket) {
+                    transfer.stage = Stage::Flowing(flow);
+                }
+            }
+        }
+    }
+
+    /// No chunk is served that was not checked, and slots are kept.
+    fn check_served(&mut self, sender: Number, blob: BlobId, chunk: u32, want: ChunkValue) {
+        let node = &self.nodes[sender as usize];
+        let truth = self.image.truth(blob, chunk);
+        if !lies(node.manner) && node.copies[blob].value(chunk, truth) != Some(want) {
+            self.meter.violation(format!("node {sender} served chunk {chunk} of blob {blob} unverified"));
+        }
+        if node.sending.len() >= self.tuning.peer.uploads {
+            self.meter.violation(format!("node {sender} sends more than its slots allow"));
+        }
+    }
+
+    fn stuck(&mut self, slot: usize) {
+        if let Some(transfer) = self.transfers.get_mut(slot) {
+            transfer.stage = Stage::Stuck;
+        }
+    }
+
+    pub(super) fn refused(&mut self, ticket: Ticket, outcome: FetchOutcome) {
+        let Some(transfer) = self.transfer(ticket) else { return };
+        let (asker, request) = (transfer.asker, transfer.request);
+        self.end(ticket.slot);
+        self.feed(asker, PeerEvent::Fetched { request, outcome });
+    }
+
+    /// The sender is done.
+    pub(super) fn sent(&mut self, ticket: Ticket, bytes: u64) {
+        let Some(transfer) = self.transfer(ticket) else { return };
+        transfer.stage = Stage::Sent;
+        let (asker, sender) = (transfer.asker, transfer.sender);
+        self.nodes[sender as usize].sending.retain(|slot| *slot != ticket.slot);
+        self.upload_ended(sender, asker);
+        self.meter.carried += bytes;
+        let wait = self.latency(asker, sender) + self.cost_of(bytes);
+        self.queue.after(wait, Event::Landed(ticket));
+    }
+
+    pub(super) fn upload_ended(&mut self, node: Number, to: Number) {
+        let to = self.nodes[to as usize].info.node;
+        self.nodes[node as usize].machine.upload_ended(to);
+    }
+
+    /// A chunk is there, and was checked.
+    pub(super) fn landed(&mut self, ticket: Ticket) {
+        if self.transfer(ticket).is_none() {
+            return;
+        }
+        let Transfer { asker, sender, request, chunk, blob, want, .. } = self.end(ticket.slot);
+        let index = chunk.index.0;
+        let bytes = self.image.len_of(blob, index);
+        let truth = self.image.truth(blob, index);
+        let held = self.nodes[sender as usize].copies[blob].value(index, truth);
+        let honest = self.nodes[sender as usize].manner != Manner::SendsWrongBytes;
+        // What the sender has thrown away meanwhile it had when it sent it.
+        let value = if honest { held.unwrap_or(want) } else { self.image.lie(blob, index) };
+        let outcome = if value == want || !self.rule(Rule::Verification) {
+            FetchOutcome::Stored
+        } else {
+            FetchOutcome::Mismatch
+        };
+        let crosses = self.nodes[asker as usize].port.zone != self.nodes[sender as usize].port.zone;
+        if outcome == FetchOutcome::Stored && self.keep(asker, blob, index, value) {
+            self.meter.from_peers += bytes;
+        } else {
+            self.meter.wasted += bytes;
+        }
+        self.meter.cross_zone += if crosses { bytes } else { 0 };
+        self.feed(asker, PeerEvent::Fetched { request, outcome });
+    }
+
+    pub(super) fn cancel(&mut self, asker: Number, request: u64) {
+        let asked = &self.nodes[asker as usize].asked;
+        let Some(slot) = asked.iter().find(|(number, _)| *number == request).map(|(_, slot)| *slot) else {
+            return;
+        };
+        let transfer = self.end(slot);
+        match transfer.stage {
+            Stage::Flowing(flow) => {
+                let bytes = self.stop_flow(flow);
+                self.meter.carried += bytes;
+                self.meter.wasted += bytes;
+                let ended = Event::UploadEnded { node: transfer.sender, to: asker };
+                self.queue.after(self.latency(asker, transfer.sender), ended);
+            }
+            Stage::Sent => self.meter.wasted += self.image.len_of(transfer.blob, transfer.chunk.index.0),
+            Stage::Asked | Stage::Stuck => {}
+        }
+    }
+
+    /// Who asked is gone; whoever sends to it notices when the link breaks.
+    pub(super) fn asker_died(&mut self, slot: usize, silence: Nanos) {
+        let transfer = self.end(slot);
+        match transfer.stage {
+            Stage::Flowing(flow) => {
+                let bytes = self.stop_flow(flow);
+                self.meter.carried += bytes;
+                self.meter.wasted += bytes;
+                self.queue.after(silence, Event::UploadEnded { node: transfer.sender, to: transfer.asker });
+            }
+            Stage::Sent => self.meter.wasted += self.image.len_of(transfer.blob, transfer.chunk.index.0),
+            Stage::Asked | Stage::Stuck => {}
+        }
+    }
+
+    /// Who sends is gone; whoever asked waits until it asks elsewhere.
+    pub(super) fn sender_died(&mut self, slot: usize) {
+        if let Some(transfer) = self.transfers.get(slot)
+            && let Stage::Flowing(flow) = transfer.stage
+        {
+            let bytes = self.stop_flow(flow);
+            self.meter.carried += bytes;
+            self.meter.wasted += bytes;
+            self.stuck(slot);
+        }
+    }
+
+    /// What is on its way when the run ends counts as sent for nothing.
+    pub(super) fn end_transfers(&mut self) {
+        let slots: Vec<usize> = self.transfers.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.asker_died(slot, 0);
+        }
+    }
+}
