@@ -18,6 +18,7 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Size of each layer in bytes. A range is covered in equal ratios, as small layers are the common ones.
+    #[allow(clippy::cast_possible_truncation, reason = "a part of a byte is none")]
     pub(super) fn sizes(&self, image: u64) -> Vec<u64> {
         let (smallest, largest) = self.sizes.unwrap_or_else(|| {
             let share = image / u64::from(self.count);

@@ -107,8 +107,8 @@ impl Bench<'_> {
             nodes: finish_s.len(),
             bound_s,
             last_s,
-            p50_s: percentile(&finish_s, 0.5),
-            p99_s: percentile(&finish_s, 0.99),
+            p50_s: percentile(&finish_s, 50),
+            p99_s: percentile(&finish_s, 99),
             ratio: (bound_s > 0.0 && busy <= TOO_BUSY).then(|| last_s / bound_s),
             origin_bytes: origin.bytes,
             image_bytes: scenario.image.bytes(),
@@ -180,9 +180,9 @@ impl Bench<'_> {
     }
 }
 
-/// The smallest time that so large a part of the nodes needed at most.
-fn percentile(ascending: &[f64], part: f64) -> f64 {
-    let rank = (ascending.len() as f64 * part).ceil() as usize;
+/// The smallest time that so many percent of the nodes needed at most.
+fn percentile(ascending: &[f64], percent: usize) -> f64 {
+    let rank = (ascending.len() * percent).div_ceil(100);
     ascending.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn percentiles_are_times_of_nodes() {
         let times: Vec<f64> = (1..=16).map(f64::from).collect();
-        assert_eq!((percentile(&times, 0.5), percentile(&times, 0.99)), (8.0, 16.0));
-        assert_eq!((percentile(&[3.0], 0.5), percentile(&[], 0.5)), (3.0, 0.0));
+        assert_eq!((percentile(&times, 50), percentile(&times, 99)), (8.0, 16.0));
+        assert_eq!((percentile(&[3.0], 50), percentile(&[], 50)), (3.0, 0.0));
     }
 }

@@ -37,6 +37,10 @@ impl FromStr for Rate {
         let found = UNITS.iter().find_map(|(unit, factor)| Some((lower.strip_suffix(unit)?, factor)));
         let (number, factor) = found.context("a rate is a number with kbit, mbit or gbit, such as 50mbit")?;
         let number: f64 = number.trim().parse().context("a rate begins with a number, as in 50mbit")?;
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "what does not fit saturates, and is out of bounds"
+        )]
         let bits = (number * factor).round() as u64;
         ensure!(BOUNDS.contains(&bits), "a rate lies between 1mbit and 100gbit");
         Ok(Self(bits))

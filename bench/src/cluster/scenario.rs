@@ -89,8 +89,8 @@ impl ModeName {
                 scenario.before = Some((old, all().collect()));
             }
             Self::ShoalStaggered => {
-                let last = plan.nodes.saturating_sub(1).max(1) as u32;
-                scenario.arrivals = all().map(|node| (node, alone * node as u32 / last)).collect();
+                let last = plan.nodes.saturating_sub(1).max(1) as f64;
+                scenario.arrivals = all().map(|node| (node, alone.mul_f64(node as f64 / last))).collect();
             }
             Self::ShoalLate => {
                 if let Some((_, at)) = scenario.arrivals.last_mut() {
