@@ -39,7 +39,11 @@ pub struct Mode {
     pub ratio: Option<f64>,
     /// Content bytes that the origin sent, by its own count.
     pub origin_bytes: u64,
+    /// The whole image: manifest and all blobs.
     pub image_bytes: u64,
+    /// What each pulling node lacked of it; less than the image in a rolling update. The bound is about these.
+    #[serde(default)]
+    pub new_bytes: u64,
     /// GETs of manifests and blobs that the origin answered.
     pub origin_gets: u64,
     pub cross_zone_bytes: u64,
@@ -47,8 +51,11 @@ pub struct Mode {
     pub cpu_s_per_gib: Option<f64>,
     /// How busy the processors were, 0 to 1.
     pub busy: Option<f64>,
-    /// Most anonymous memory of one process, in bytes.
+    /// Most anonymous memory of one daemon, in bytes.
     pub rss_anon_peak: Option<u64>,
+    /// The scheduler's.
+    #[serde(default)]
+    pub scheduler_rss_anon_peak: Option<u64>,
     /// When the last node had its first byte.
     pub first_byte_last_s: Option<f64>,
     /// Each node's time, ascending: the completion curve.

@@ -74,9 +74,6 @@ pub struct SimArguments {
     /// Runs without one of the rules, to see what it is for.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub without: Vec<Rule>,
-    /// Prints the report as JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// How the image is cut.

@@ -1,0 +1,76 @@
+//! The command line of `shoal bench cluster`.
+
+use anyhow::{Result, ensure};
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::layers::Layers;
+use super::net::{MAX_NODES, MAX_ZONES, Plan};
+use super::rate::Rate;
+use super::scenario::ModeName;
+
+#[derive(Clone, Debug, Args)]
+pub struct ClusterArguments {
+    /// How many nodes pull
+    #[arg(long, default_value_t = 8)]
+    nodes: usize,
+    /// Rate of each node's link, up and down
+    #[arg(long, value_name = "RATE", default_value = "50mbit")]
+    link: Rate,
+    /// Rate of the origin's link; without it that of a node
+    #[arg(long, value_name = "RATE")]
+    origin_link: Option<Rate>,
+    /// How many zones the nodes stand in, each behind an uplink
+    #[arg(long, default_value_t = 1)]
+    zones: usize,
+    /// Rate of each zone's uplink; without it that of a node
+    #[arg(long, value_name = "RATE")]
+    zone_link: Option<Rate>,
+    /// Size of the image
+    #[arg(long, default_value = "128MiB")]
+    size: ByteSize,
+    /// Its layers: COUNT that share the size, COUNTxSIZE, or COUNTxSIZE..SIZE from small to large
+    #[arg(long, value_name = "LAYERS", default_value = "1")]
+    layers: Layers,
+    /// How much of the image could be compressed
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    compressible: u8,
+    /// What to measure, in this order; without it direct, cache, shoal, and with zones shoal-flat
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "MODE")]
+    modes: Vec<ModeName>,
+}
+
+impl ClusterArguments {
+    pub(super) fn plan(&self) -> Result<Plan> {
+        ensure!((2..=MAX_NODES).contains(&self.nodes), "--nodes must be between 2 and {MAX_NODES}");
+        ensure!((1..=MAX_ZONES).contains(&self.zones), "--zones must be between 1 and {MAX_ZONES}");
+        ensure!(self.zones * 2 <= self.nodes || self.zones == 1, "--zones needs two nodes in each zone");
+        Ok(Plan {
+            nodes: self.nodes,
+            zones: self.zones,
+            link: self.link,
+            origin_link: self.origin_link.unwrap_or(self.link),
+            zone_link: self.zone_link.unwrap_or(self.link),
+        })
+    }
+
+    /// Size of each layer in bytes.
+    pub(super) fn layer_sizes(&self) -> Vec<u64> {
+        self.layers.sizes(self.size.as_u64())
+    }
+
+    pub(super) fn compressible(&self) -> u8 {
+        self.compressible
+    }
+
+    pub(super) fn modes(&self) -> Vec<ModeName> {
+        if !self.modes.is_empty() {
+            return self.modes.clone();
+        }
+        let mut modes = vec![ModeName::Direct, ModeName::Cache, ModeName::Shoal];
+        if self.zones > 1 {
+            modes.push(ModeName::ShoalFlat);
+        }
+        modes
+    }
+}

@@ -1,0 +1,118 @@
+//! A whole run: the network, the images, and each mode after the other.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use bytesize::ByteSize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::arguments::ClusterArguments;
+use super::folder::Folder;
+use super::image::{Image, LayerMaker};
+use super::measure::{Bench, TOO_BUSY};
+use super::net::{self, Goodput, Network, Plan, RunName, remove_leftovers};
+use super::progress::Progress;
+use super::rate::Rate;
+use super::registry;
+use super::scenario::Images;
+use crate::report::{Kind, Mode, Report};
+
+/// How much of a rolling update's image is new.
+const NEW_PERCENT: u64 = 10;
+
+/// Measures what the arguments ask for. Whatever it makes on the machine is gone when it returns, also after SIGINT,
+/// SIGTERM and SIGHUP; what an earlier run left that was killed is removed at the start.
+pub fn run(arguments: &ClusterArguments) -> Result<Report> {
+    ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: run it with sudo");
+    let plan = arguments.plan()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        let told = futures_util::future::select_all(signals.iter_mut().flatten().map(|s| Box::pin(s.recv())));
+        tokio::select! {
+            report = measure(arguments, plan) => report,
+            // What was made goes with that future.
+            _ = told => bail!("interrupted"),
+        }
+    })
+}
+
+async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
+    let progress = Progress::on_terminal();
+    remove_leftovers()?;
+    let name = RunName::new();
+    let folder = Folder::make(name.folder())?;
+    let step = progress.step("making the network".to_owned());
+    let network = Network::make(name, plan)?;
+    step.set_message("checking the links with plain TCP");
+    let goodput = net::measure(&network).await?;
+    step.set_message("making the images");
+    let images = make_images(arguments, folder.path())?;
+    let bench = Bench { network: &network, goodput, folder: folder.path(), progress: progress.clone() };
+    let origin = bench.origin().await?;
+    let (old, new) = images.rolling.clone();
+    registry::push(&network, vec![images.cold.clone(), old, new]).await?;
+    origin.stop().await?;
+    step.finish_and_clear();
+
+    let problem = goodput.problem(&plan);
+    let alone = Duration::from_secs_f64(images.cold.bytes() as f64 / goodput.link);
+    let mut modes = Vec::new();
+    for mode in arguments.modes() {
+        let mut measured = bench.measure(mode, &mode.scenario(&images, &plan, alone)).await?;
+        if problem.is_some() {
+            measured.ratio = None;
+        }
+        modes.push(measured);
+    }
+    Ok(Report {
+        kind: Kind::Cluster,
+        command: String::new(),
+        settings: settings(&plan, &goodput, &images),
+        notes: problem.into_iter().chain(modes.iter().filter_map(too_busy)).collect(),
+        modes,
+    })
+}
+
+fn make_images(arguments: &ClusterArguments, folder: &Path) -> Result<Images> {
+    let mut maker = LayerMaker::new(folder, arguments.compressible());
+    let sizes = arguments.layer_sizes();
+    let cold = Image::new("cold", maker.layers(&sizes)?);
+    let new: u64 = sizes.iter().sum::<u64>() * NEW_PERCENT / 100;
+    let kept: Vec<u64> = sizes.iter().map(|size| size * (100 - NEW_PERCENT) / 100).collect();
+    let shared = maker.layers(&kept)?;
+    let mut version = |tag| -> Result<Image> {
+        let own = maker.layers(&[new])?;
+        Ok(Image::new(tag, shared.iter().cloned().chain(own).collect()))
+    };
+    Ok(Images { cold, rolling: (version("old")?, version("new")?) })
+}
+
+fn settings(plan: &Plan, goodput: &Goodput, images: &Images) -> Vec<(String, String)> {
+    let link = |rate: Rate, goodput: f64| format!("{rate}, {:.1} Mbit/s of content", goodput * 8.0 / 1e6);
+    let mut settings = vec![
+        ("nodes", plan.nodes.to_string()),
+        ("each node's link", link(plan.link, goodput.link)),
+        ("origin's link", link(plan.origin_link, goodput.origin)),
+    ];
+    if let Some(zone) = goodput.zone {
+        settings.push(("zones", plan.zones.to_string()));
+        settings.push(("each zone's uplink", link(plan.zone_link, zone)));
+    }
+    let layers = images.cold.layers.len();
+    let noun = if layers == 1 { "layer" } else { "layers" };
+    settings.push(("image", format!("{} in {layers} {noun}", ByteSize::b(images.cold.bytes()))));
+    settings.push(("processors", std::thread::available_parallelism().map_or(1, usize::from).to_string()));
+    settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn too_busy(mode: &Mode) -> Option<String> {
+    let busy = mode.busy.filter(|busy| *busy > TOO_BUSY)?;
+    Some(format!(
+        "{}: the processors were {:.0} % busy, so this measured them and not the links; no ratio is claimed",
+        mode.name,
+        busy * 100.0
+    ))
+}

@@ -1,0 +1,83 @@
+//! Where bytes came from, over time: one small plot per mode.
+
+use std::fmt::Write as _;
+
+use super::axis::{Frame, byte_unit};
+use super::text::{escape, seconds, size};
+use crate::report::model::{Mode, Sample};
+
+const WIDTH: f64 = 460.0;
+const HEIGHT: f64 = 220.0;
+const POINTS: usize = 200;
+
+pub(super) fn figures(modes: &[Mode]) -> String {
+    let plots: String = modes.iter().filter(|mode| mode.traffic.len() > 1).map(plot).collect();
+    if plots.is_empty() {
+        return plots;
+    }
+    let zones = modes.iter().any(|mode| mode.cross_zone_bytes > 0);
+    let zones = if zones { "<li class=zones>of these, crossing zones</li>" } else { "" };
+    format!(
+        "<ul class=legend><li class=origin>from the origin</li><li class=peers>from nodes, or the cache</li>{zones}\
+         </ul><div class=grid2>{plots}</div>"
+    )
+}
+
+fn plot(mode: &Mode) -> String {
+    let total = |sample: &Sample| (sample.origin_bytes + sample.peer_bytes) as f64;
+    let end = mode.traffic.last().copied().unwrap_or_default();
+    let (unit, name) = byte_unit(total(&end));
+    let frame = Frame {
+        left: 70.0,
+        top: 10.0,
+        width: WIDTH - 70.0 - 14.0,
+        height: HEIGHT - 10.0 - 32.0,
+        max_x: end.at_s.max(0.001),
+        max_y: total(&end).max(1.0) * 1.05,
+    };
+    let mut svg = frame.axes(" s", unit, name);
+    let samples = thinned(&mode.traffic);
+    let origin = |sample: &Sample| sample.origin_bytes as f64;
+    let nothing = |_: &Sample| 0.0;
+    let _ = write!(
+        svg,
+        "<path class=\"area origin\" d=\"{}\" /><path class=\"area peers\" d=\"{}\" />",
+        area(&frame, &samples, nothing, origin),
+        area(&frame, &samples, origin, total)
+    );
+    if mode.cross_zone_bytes > 0 {
+        let crossed = samples.iter().map(|s| (s.at_s, s.cross_zone_bytes as f64));
+        let points: Vec<String> =
+            crossed.map(|(x, y)| format!("{:.1} {:.1}", frame.x(x), frame.y(y))).collect();
+        let _ = write!(svg, "<path class=\"curve zones\" d=\"M{}\" />", points.join("L"));
+    }
+    let title = escape(&mode.name);
+    format!(
+        "<figure><figcaption><b>{title}</b> {} from the origin, {} from elsewhere, in {}</figcaption>\
+         <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img aria-label=\"Bytes by source over time: {title}\">{svg}</svg>\
+         </figure>",
+        size(end.origin_bytes),
+        size(end.peer_bytes),
+        seconds(end.at_s)
+    )
+}
+
+fn thinned(samples: &[Sample]) -> Vec<Sample> {
+    let every = samples.len().div_ceil(POINTS).max(1);
+    let last = samples.len().saturating_sub(1);
+    let kept = samples.iter().enumerate().filter(|(place, _)| place % every == 0 || *place == last);
+    kept.map(|(_, sample)| *sample).collect()
+}
+
+/// The area between two curves.
+fn area(
+    frame: &Frame,
+    samples: &[Sample],
+    low: impl Fn(&Sample) -> f64,
+    high: impl Fn(&Sample) -> f64,
+) -> String {
+    let point = |sample: &Sample, value: f64| format!("{:.1} {:.1}", frame.x(sample.at_s), frame.y(value));
+    let there = samples.iter().map(|sample| point(sample, high(sample)));
+    let back = samples.iter().rev().map(|sample| point(sample, low(sample)));
+    format!("M{}Z", there.chain(back).collect::<Vec<_>>().join("L"))
+}

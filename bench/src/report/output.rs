@@ -1,0 +1,81 @@
+//! Where a report goes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use super::compare::{Change, compare};
+use super::html;
+use super::model::Report;
+
+#[derive(Clone, Debug, Args)]
+pub struct OutputArguments {
+    /// Write JSON to this file; - for standard output, in place of the table
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write one self-contained HTML page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Compare with the JSON of an earlier run; the exit code is 1 if something became worse
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+}
+
+/// The same, checked before a long run rather than after it.
+#[derive(Debug)]
+pub struct Output {
+    arguments: OutputArguments,
+    earlier: Option<Report>,
+}
+
+impl OutputArguments {
+    pub fn check(self) -> Result<Output> {
+        for file in self.json.iter().chain(&self.html).filter(|file| !is_stdout(file)) {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or(Path::new("."));
+            ensure!(folder.is_dir(), "cannot write {}: {} is no folder", file.display(), folder.display());
+        }
+        let earlier = self.compare.as_deref().map(read).transpose()?;
+        Ok(Output { arguments: self, earlier })
+    }
+}
+
+impl Output {
+    /// Writes and prints the report; whether nothing became worse.
+    pub fn write(&self, report: &Report) -> Result<bool> {
+        let changes = self.earlier.as_ref().map(|earlier| compare(earlier, report)).unwrap_or_default();
+        let json = || serde_json::to_string_pretty(report).context("cannot write JSON");
+        match &self.arguments.json {
+            Some(file) if is_stdout(file) => println!("{}", json()?),
+            Some(file) => write(file, &(json()? + "\n"))?,
+            None => {}
+        }
+        if let Some(file) = &self.arguments.html {
+            write(file, &html::page(report, &changes))?;
+        }
+        let text = changes.iter().map(|change| format!("{change}\n")).collect::<String>();
+        if self.arguments.json.as_deref().is_some_and(is_stdout) {
+            eprint!("{text}");
+        } else {
+            print!("{report}");
+            if !text.is_empty() {
+                print!("\n{text}");
+            }
+        }
+        Ok(!changes.iter().any(Change::is_worse))
+    }
+}
+
+fn is_stdout(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+fn read(file: &Path) -> Result<Report> {
+    let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is not a report", file.display()))
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}

@@ -1,0 +1,70 @@
+//! The report as text.
+
+use std::fmt;
+
+use bytesize::ByteSize;
+
+use super::model::{Mode, Report};
+
+const HEADINGS: [&str; 13] = [
+    "MODE",
+    "NODES",
+    "LAST",
+    "P50",
+    "P99",
+    "BOUND",
+    "RATIO",
+    "FIRST BYTE",
+    "ORIGIN",
+    "GETS",
+    "ZONES",
+    "CPU/GIB",
+    "BUSY",
+];
+/// What stands where nothing was measured or may be claimed.
+const NONE: &str = "–";
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in &self.settings {
+            writeln!(f, "{name:<20} {value}")?;
+        }
+        writeln!(f)?;
+        let headings = HEADINGS.map(str::to_owned);
+        let rows: Vec<[String; 13]> = [headings].into_iter().chain(self.modes.iter().map(row)).collect();
+        let width =
+            |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
+        for row in &rows {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let width = width(column).unwrap_or_default();
+                line += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        for note in &self.notes {
+            writeln!(f, "\nNOTE: {note}")?;
+        }
+        Ok(())
+    }
+}
+
+fn row(mode: &Mode) -> [String; 13] {
+    let seconds = |seconds: f64| format!("{seconds:.1} s");
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
+    [
+        mode.name.clone(),
+        mode.nodes.to_string(),
+        seconds(mode.last_s),
+        seconds(mode.p50_s),
+        seconds(mode.p99_s),
+        seconds(mode.bound_s),
+        or_none(mode.ratio.map(|ratio| format!("{ratio:.2} x"))),
+        or_none(mode.first_byte_last_s.map(|first| format!("{first:.2} s"))),
+        ByteSize::b(mode.origin_bytes).to_string(),
+        mode.origin_gets.to_string(),
+        ByteSize::b(mode.cross_zone_bytes).to_string(),
+        or_none(mode.cpu_s_per_gib.map(|cpu| format!("{cpu:.1} s"))),
+        or_none(mode.busy.map(|busy| format!("{:.0} %", busy * 100.0))),
+    ]
+}
