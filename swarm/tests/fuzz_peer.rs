@@ -117,7 +117,7 @@ impl Fuzz {
                 })
             }
             5 => TrackerMessage::Revoke { swarm, token: self.token() },
-            _ if self.rng.u8(..4) == 0 => TrackerMessage::Round(swarm),
+            _ if self.rng.u8(..4) == 0 => TrackerMessage::Round { swarm, readers: vec![self.node()] },
             _ => TrackerMessage::Entries { entries: self.entries(&swarm), swarm },
         }
     }

@@ -54,8 +54,7 @@ fn message(rng: &mut fastrand::Rng, from: NodeId, swarm: SwarmId, leases: &[Leas
             NodeMessage::Complete(SignedAttestation { attestation, signature: [0; 64] })
         }
         9 if rng.u8(..4) == 0 => NodeMessage::Mismatch(swarm),
-        10 => NodeMessage::Starved { swarm, chunks: vec![index] },
-        _ => NodeMessage::Lookup { request: 1, digest: swarm.digest },
+        _ => NodeMessage::Starved { swarm, chunks: vec![index] },
     }
 }
 

@@ -125,8 +125,8 @@ impl Lying {
                     }
                 }
                 // Found out: it keeps quiet from now on.
-                Some(TrackerMessage::Round(_)) if self.server.lie == Lie::WrongEntries => return,
-                Some(TrackerMessage::Round(next)) => swarm = next,
+                Some(TrackerMessage::Round { .. }) if self.server.lie == Lie::WrongEntries => return,
+                Some(TrackerMessage::Round { swarm: next, .. }) => swarm = next,
                 Some(_) => {}
                 None => return,
             }

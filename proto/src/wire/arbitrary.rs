@@ -163,7 +163,6 @@ pub(super) fn node_message() -> impl Strategy<Value = NodeMessage> {
         attestation().prop_map(Complete).boxed(),
         swarm().prop_map(Mismatch).boxed(),
         chunks().prop_map(|(swarm, chunks)| Starved { swarm, chunks }).boxed(),
-        (any::<u64>(), digest()).prop_map(|(request, digest)| Lookup { request, digest }).boxed(),
         tag_record().prop_map(Tag).boxed(),
         (any::<u64>(), registry(), name(), name())
             .prop_map(|(request, registry, repository, tag)| TagLookup { request, registry, repository, tag })
@@ -195,10 +194,7 @@ pub(super) fn tracker_message() -> impl Strategy<Value = TrackerMessage> {
         (swarm(), token()).prop_map(|(swarm, token)| Revoke { swarm, token }).boxed(),
         entries().prop_map(|(swarm, entries)| Entries { swarm, entries }).boxed(),
         attestation().prop_map(Attested).boxed(),
-        swarm().prop_map(Round).boxed(),
-        (any::<u64>(), prop::option::of(0..=crate::MAX_BLOB_SIZE))
-            .prop_map(|(request, size)| Found { request, size })
-            .boxed(),
+        (swarm(), vec(node(), 0..3)).prop_map(|(swarm, readers)| Round { swarm, readers }).boxed(),
         (any::<u64>(), prop::option::of(tag_record()))
             .prop_map(|(request, record)| TagFound { request, record })
             .boxed(),

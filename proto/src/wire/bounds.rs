@@ -32,6 +32,10 @@ fn token() -> Option<v1::LeaseToken> {
     Some(v1::LeaseToken { epoch: 1, counter: 1 })
 }
 
+fn tag_record() -> v1::TagRecord {
+    v1::TagRecord { registry: "docker.io".into(), digest: wire_swarm().digest, ..Default::default() }
+}
+
 fn to_tracker(message: ToTracker) -> Result<NodeMessage, WireError> {
     v1::NodeMessage { message: Some(message) }.try_into()
 }
@@ -94,6 +98,11 @@ fn peers_and_their_addresses() {
     assert!(peers(limit::PEERS).is_ok());
     too_many(peers(limit::PEERS + 1), "peers");
 
+    let round =
+        |count| to_node(ToNode::Round(v1::Round { swarm: some_swarm(), readers: vec![vec![1; 32]; count] }));
+    assert!(round(limit::READERS).is_ok());
+    too_many(round(limit::READERS + 1), "readers");
+
     let hello = |addresses| to_tracker(ToTracker::Hello(v1::PeerInfo { addresses, ..peer() }));
     assert!(hello(vec!["[::1]:1".into(); limit::ADDRESSES]).is_ok());
     too_many(hello(vec!["[::1]:1".into(); limit::ADDRESSES + 1]), "addresses");
@@ -110,16 +119,14 @@ fn names_are_counted_in_characters() {
     too_many(zone("é".repeat(limit::NAME + 1)), "zone");
     let rack = v1::PeerInfo { rack: "r".repeat(limit::NAME + 1), ..peer() };
     too_many(to_tracker(ToTracker::Hello(rack)), "rack");
-    let record =
-        || v1::TagRecord { registry: "docker.io".into(), digest: wire_swarm().digest, ..Default::default() };
     let long = || "n".repeat(limit::NAME + 1);
     let tag = |record| to_tracker(ToTracker::Tag(record));
-    assert!(tag(record()).is_ok());
-    too_many(tag(v1::TagRecord { repository: long(), ..record() }), "repository");
-    too_many(tag(v1::TagRecord { tag: long(), ..record() }), "tag");
-    too_many(tag(v1::TagRecord { media_type: long(), ..record() }), "media type");
+    assert!(tag(tag_record()).is_ok());
+    too_many(tag(v1::TagRecord { repository: long(), ..tag_record() }), "repository");
+    too_many(tag(v1::TagRecord { tag: long(), ..tag_record() }), "tag");
+    too_many(tag(v1::TagRecord { media_type: long(), ..tag_record() }), "media type");
     assert!(matches!(
-        refused(tag(v1::TagRecord { registry: "a/b".into(), ..record() }), "registry"),
+        refused(tag(v1::TagRecord { registry: "a/b".into(), ..tag_record() }), "registry"),
         Refusal::Registry(_)
     ));
 }
@@ -127,19 +134,19 @@ fn names_are_counted_in_characters() {
 #[test]
 fn sizes_of_blobs_and_manifests() {
     let size = crate::MAX_BLOB_SIZE;
-    let round = |size| to_node(ToNode::Round(v1::Swarm { size, ..wire_swarm() }));
-    assert!(round(size).is_ok());
-    assert!(matches!(refused(round(size + 1), "size of the blob"), Refusal::Size(_)));
-    let found = |size| to_node(ToNode::Found(v1::Found { request: 1, size: Some(size) }));
-    assert!(found(size).is_ok());
-    assert!(matches!(refused(found(size + 1), "size of the blob"), Refusal::Size(_)));
+    let mismatch = |size| to_tracker(ToTracker::Mismatch(v1::Swarm { size, ..wire_swarm() }));
+    assert!(mismatch(size).is_ok());
+    assert!(matches!(refused(mismatch(size + 1), "size of the blob"), Refusal::Size(_)));
+    let tag = |size| to_tracker(ToTracker::Tag(v1::TagRecord { size, ..tag_record() }));
+    assert!(tag(size).is_ok());
+    assert!(matches!(refused(tag(size + 1), "size of the manifest"), Refusal::Size(_)));
 }
 
 #[test]
 fn digests_and_origins() {
     let digest = |hash| {
         let digest = Some(v1::Digest { hash });
-        to_tracker(ToTracker::Lookup(v1::Lookup { request: 1, digest }))
+        to_tracker(ToTracker::Mismatch(v1::Swarm { digest, ..wire_swarm() }))
     };
     use v1::digest::Hash::{Sha256, Sha512};
     assert_eq!(refused(digest(None), "digest"), Refusal::Missing);

@@ -104,9 +104,6 @@ impl From<&NodeMessage> for v1::NodeMessage {
             NodeMessage::Complete(signed) => Wire::Complete(signed.into()),
             NodeMessage::Mismatch(swarm) => Wire::Mismatch(swarm.into()),
             NodeMessage::Starved { swarm, chunks } => Wire::Starved(chunks_to_wire(swarm, chunks)),
-            NodeMessage::Lookup { request, digest } => {
-                Wire::Lookup(v1::Lookup { request: *request, digest: Some(digest.into()) })
-            }
             NodeMessage::Tag(record) => Wire::Tag(record.into()),
             NodeMessage::TagLookup { request, registry, repository, tag } => Wire::TagLookup(v1::TagLookup {
                 request: *request,
@@ -168,9 +165,6 @@ impl TryFrom<v1::NodeMessage> for NodeMessage {
             Wire::Starved(wire) => {
                 let (swarm, chunks) = chunks(wire)?;
                 Self::Starved { swarm, chunks }
-            }
-            Wire::Lookup(wire) => {
-                Self::Lookup { request: wire.request, digest: wire.digest.of("digest")?.try_into()? }
             }
             Wire::Tag(record) => Self::Tag(record.try_into()?),
             Wire::TagLookup(wire) => Self::TagLookup {

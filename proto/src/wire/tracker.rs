@@ -6,7 +6,7 @@ use super::swarm::{entries, entries_to_wire, swarm, token};
 use super::v1::tracker_message::Message as Wire;
 use super::{Of, Refusal, WireError, at_most, millis, v1};
 use crate::message::{Lease, LeaseKind, TrackerMessage, limit};
-use crate::{ChunkIndex, ChunkLayout};
+use crate::{ChunkIndex, NodeId};
 
 impl From<&Lease> for v1::Lease {
     fn from(lease: &Lease) -> Self {
@@ -69,10 +69,10 @@ impl From<&TrackerMessage> for v1::TrackerMessage {
                 entries: entries_to_wire(swarm, entries),
             }),
             TrackerMessage::Attested(signed) => Wire::Attested(signed.into()),
-            TrackerMessage::Round(swarm) => Wire::Round(swarm.into()),
-            TrackerMessage::Found { request, size } => {
-                Wire::Found(v1::Found { request: *request, size: *size })
-            }
+            TrackerMessage::Round { swarm, readers } => Wire::Round(v1::Round {
+                swarm: Some(swarm.into()),
+                readers: readers.iter().map(|node| node.as_bytes().to_vec()).collect(),
+            }),
             TrackerMessage::TagFound { request, record } => {
                 Wire::TagFound(v1::TagFound { request: *request, record: record.as_ref().map(Into::into) })
             }
@@ -88,6 +88,12 @@ fn neighbours(wire: v1::Neighbours) -> Result<TrackerMessage, WireError> {
     at_most("peers", wire.peers.len(), limit::PEERS)?;
     let peers = wire.peers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
     Ok(TrackerMessage::Neighbours { swarm: swarm(wire.swarm)?.0, peers })
+}
+
+fn round(wire: v1::Round) -> Result<TrackerMessage, WireError> {
+    at_most("readers", wire.readers.len(), limit::READERS)?;
+    let readers = wire.readers.iter().map(|node| NodeId::from_slice(node)).collect::<Result<_, _>>();
+    Ok(TrackerMessage::Round { swarm: swarm(wire.swarm)?.0, readers: readers.of("readers")? })
 }
 
 impl TryFrom<v1::TrackerMessage> for TrackerMessage {
@@ -108,11 +114,7 @@ impl TryFrom<v1::TrackerMessage> for TrackerMessage {
                 Self::Entries { swarm, entries }
             }
             Wire::Attested(signed) => Self::Attested(signed.try_into()?),
-            Wire::Round(swarm) => Self::Round(swarm.try_into()?),
-            Wire::Found(wire) => {
-                wire.size.map(ChunkLayout::new).transpose().of("size of the blob")?;
-                Self::Found { request: wire.request, size: wire.size }
-            }
+            Wire::Round(wire) => round(wire)?,
             Wire::TagFound(wire) => Self::TagFound {
                 request: wire.request,
                 record: wire.record.map(TryInto::try_into).transpose()?,

@@ -54,6 +54,15 @@ impl Neighbour {
         }
     }
 
+    /// Announces chunks by this map from now on; what it announced with first entries before stays so.
+    pub(super) fn refers_to(&mut self, map: u8) {
+        if self.map.replace(map).is_none() {
+            for index in self.has.iter() {
+                self.odd.entry(index.0).or_insert(0);
+            }
+        }
+    }
+
     /// The claim under which it announced this chunk.
     pub(super) fn claim(&self, chunk: u32) -> ClaimRef {
         match (self.odd.get(&chunk), self.map) {
@@ -145,7 +154,7 @@ pub(super) struct PastRound {
 
 impl Swarm {
     pub(super) fn new(id: SwarmId, layout: ChunkLayout) -> Self {
-        let chunks = layout.count();
+        let (chunks, round) = (layout.count(), id.round);
         Self {
             id,
             layout,
@@ -154,7 +163,7 @@ impl Swarm {
             may_lease: false,
             held: ChunkSet::empty(chunks),
             claims: vec![ClaimRef::Entry(0); chunks as usize],
-            evidence: Evidence::new(chunks),
+            evidence: Evidence::new(chunks, round),
             own_map: None,
             neighbours: BTreeMap::new(),
             copies: vec![0; chunks as usize],
@@ -294,6 +303,11 @@ impl Swarm {
     /// The values of all chunks, once all are held.
     pub(super) fn values(&self) -> Option<Arc<[ChunkValue]>> {
         (0..self.chunks()).map(|chunk| self.held_value(chunk)).collect()
+    }
+
+    /// Who vouches for a chunk that is held.
+    pub(super) fn voucher(&self, chunk: u32) -> Option<NodeId> {
+        self.evidence.signer(chunk, self.held_claim(chunk)?)
     }
 
     pub(super) fn membership(&self) -> Membership {

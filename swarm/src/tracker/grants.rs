@@ -6,7 +6,7 @@ use std::time::Duration;
 use shoal_proto::message::{Lease, LeaseFailure, LeaseKind, TrackerMessage};
 use shoal_proto::{ChunkIndex, Entry, LeaseToken, SignedEntry, SwarmId};
 
-use super::swarm_state::{Grant, Place, Swarm};
+use super::swarm_state::{Grant, Place};
 use super::{NodeKey, SwarmKey, Timer, TrackerMachine, ZoneKey, round_0};
 
 /// Rest after a lease that failed; doubles up to the longest.
@@ -86,11 +86,13 @@ impl TrackerMachine {
 
     /// A node has a chunk. Whoever held a lease on it need not bring it any more.
     pub(super) fn present(&mut self, key: SwarmKey, node: NodeKey, chunk: u32) {
-        let Some(zone) = self.nodes.get(&node).map(|node| node.zone) else { return };
+        let Some((zone, id)) = self.nodes.get(&node).map(|node| (node.zone, node.info.node)) else { return };
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         swarm.starving.remove(&chunk);
         let mut ended = Vec::new();
-        for scope in [None, Some(zone)] {
+        // In a later round a chunk is in the cluster once somebody who counts said so.
+        let cluster = swarm.trusts(&id).then_some(None);
+        for scope in cluster.into_iter().chain([Some(zone)]) {
             let places = match scope {
                 None => Some(&mut swarm.places),
                 Some(zone) => swarm.zones.get_mut(&zone).map(|zone| &mut zone.places),
@@ -149,7 +151,8 @@ impl TrackerMachine {
         if self.shunned.contains(&me) || !self.is_member(key, node) {
             return;
         }
-        let Some(chunks) = self.swarms.get(&key).map(Swarm::chunks) else { return };
+        let Some(swarm) = self.swarms.get(&key).filter(|swarm| swarm.trusts(&me)) else { return };
+        let chunks = swarm.chunks();
         let own = |entry: &Entry| entry.signer == me && entry.swarm == *id && entry.index.0 < chunks;
         let known: Vec<&SignedEntry> = entries.iter().filter(|signed| own(&signed.entry)).collect();
         // Renewed first: what comes last ends it.

@@ -115,15 +115,17 @@ impl TrackerMachine {
         let asked = membership.swarm.round;
         if asked > round && asked <= self.config.extra_rounds && membership.held != Held::Complete {
             // A tracker that came back empty learns of a later round.
-            self.begin_round(key, asked);
+            self.begin_round(key, asked, None);
         }
         let complete = membership.held == Held::Complete;
         let new = self.enlist(key, node, &membership);
         let Some(swarm) = self.swarms.get(&key) else { return };
-        let id = swarm.id.clone();
-        if asked < id.round && !complete {
-            self.send(node, TrackerMessage::Round(id));
-        } else if let Held::Some(held) = &membership.held
+        if !complete && (asked < swarm.id.round || (new && swarm.id.round > 0)) {
+            self.tell_round(key, [node]);
+        }
+        let Some(swarm) = self.swarms.get(&key) else { return };
+        if asked == swarm.id.round
+            && let Held::Some(held) = &membership.held
             && held.len() == swarm.chunks()
         {
             for index in held.iter() {

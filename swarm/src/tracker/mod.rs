@@ -12,6 +12,7 @@ mod grants;
 mod membership;
 mod neighbours;
 mod origin_leases;
+mod readers;
 mod roster;
 mod snapshot;
 mod starved;
@@ -251,10 +252,6 @@ impl TrackerMachine {
     /// What has nothing to do with swarms' chunks.
     fn fact(&mut self, node: NodeKey, message: NodeMessage) {
         match message {
-            NodeMessage::Lookup { request, digest } => {
-                let size = self.size_of(digest);
-                self.send(node, TrackerMessage::Found { request, size });
-            }
             NodeMessage::Tag(record) => self.facts.add_tag(self.now, record),
             NodeMessage::TagLookup { request, registry, repository, tag } => {
                 let record = self.facts.tag(self.now, registry, repository, tag);
@@ -267,12 +264,6 @@ impl TrackerMachine {
             }
             _ => {}
         }
-    }
-
-    /// The size of a blob that a member has whole.
-    fn size_of(&self, digest: Digest) -> Option<u64> {
-        let mut sizes = self.blobs.range((digest, 0)..=(digest, u64::MAX));
-        sizes.find(|(_, blob)| blob.is_complete_somewhere()).map(|((_, size), _)| *size)
     }
 
     /// Origin leases are given once the nodes said what they hold: what one has need not be read again.

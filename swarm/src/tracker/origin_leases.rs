@@ -150,44 +150,33 @@ impl TrackerMachine {
     /// The node to give these chunks to.
     fn lessee(&mut self, key: SwarmKey, chunks: &Range<u32>) -> Option<NodeKey> {
         let swarm = self.swarms.get(&key)?;
+        if swarm.id.round > 0 {
+            return self.reader(key);
+        }
         let lessees = swarm.lessees.len().max(1);
         let most = self.config.leases_per_node.max(self.config.leases_per_blob.div_ceil(lessees));
-        if swarm.past.is_empty()
-            && let Some(node) = self.starving_for(swarm, &swarm.lessees, chunks)
-        {
+        if let Some(node) = self.starving_for(swarm, &swarm.lessees, chunks) {
             return Some(node);
         }
         let mut rested = None;
         let mut best = None;
-        let all_suspect = !swarm.past.is_empty()
-            && swarm.members.keys().all(|node| {
-                let id = self.nodes.get(node).map(|node| node.info.node);
-                !swarm.lessees.contains(*node) || id.is_some_and(|id| swarm.is_suspect(&id, chunks))
-            });
-        // In a later round few may be left, and a draw may miss them.
-        let looked_at = if swarm.past.is_empty() { LOOKED_AT } else { usize::MAX };
-        for key in swarm.lessees.sample(looked_at, &mut self.rng) {
+        for key in swarm.lessees.sample(LOOKED_AT, &mut self.rng) {
             let Some(node) = self.nodes.get(&key) else { continue };
             if node.rests_until > self.now {
                 rested = Some(rested.map_or(node.rests_until, |at: Time| at.min(node.rests_until)));
                 continue;
             }
-            if !all_suspect && swarm.is_suspect(&node.info.node, chunks) {
-                continue;
-            }
-            // One likelier to have lied does not get what a better one has no hands free for.
-            let suspicion = swarm.suspicion(&node.info.node);
             let busy = swarm.grants_of(key, None) >= most;
             let in_zone = swarm.grants.values().filter(|grant| {
                 grant.zone.is_none()
                     && self.nodes.get(&grant.node).is_some_and(|other| other.zone == node.zone)
             });
-            let rank = (suspicion, busy, node.leases, in_zone.count());
+            let rank = (busy, node.leases, in_zone.count());
             if best.is_none_or(|(known, _)| rank < known) {
                 best = Some((rank, key));
             }
         }
-        let best = best.filter(|((_, busy, ..), _)| !busy);
+        let best = best.filter(|((busy, ..), _)| !busy);
         if best.is_none()
             && let Some(at) = rested
         {
