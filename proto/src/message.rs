@@ -45,6 +45,9 @@ pub struct Membership {
     pub wants: bool,
     /// Whether the node may read the blob from its origin: it was authorised, or access is anonymous.
     pub may_lease: bool,
+    /// Whether the node gives the bytes, once whole, to whoever reads the same blob from another origin: its origin gives
+    /// them to anybody. To know a digest is no right to a private blob, and a registry may list what it does not have.
+    pub shareable: bool,
 }
 
 /// How long a tracker gives, and for what.

@@ -5,7 +5,7 @@
 mod world;
 use world::*;
 
-use shoal_swarm::peer::FailReason;
+use shoal_swarm::peer::{FailReason, PeerEvent};
 
 #[test]
 fn a_peer_that_sends_wrong_bytes_is_shunned_and_spoils_nothing() {
@@ -81,6 +81,7 @@ fn a_complete_node_serves_the_same_bytes_whatever_the_origin() {
     let first = blob(1, 50 * MIB);
     let second = from_origin("mirror.test", &first);
     (0..3).for_each(|node| world.join(node, &first));
+    (0..3).for_each(|node| world.feed(node, PeerEvent::Shareable { swarm: first.clone() }));
     world.run_for(secs(10));
     (3..6).for_each(|node| world.join(node, &second));
     world.run_for(secs(10));
@@ -146,5 +147,30 @@ fn liars_of_all_kinds_together_deny_nothing() {
     use Manner::{AttestsWrongMap, ClaimsWrongEntries, LiesUnderLease, SendsWrongBytes};
     for seed in 70..80 {
         pull_beside(seed, 12, &[AttestsWrongMap, ClaimsWrongEntries, LiesUnderLease, SendsWrongBytes]);
+    }
+}
+
+#[test]
+fn a_private_blob_is_not_given_to_who_reads_it_from_another_registry() {
+    for seed in 90..95 {
+        let mut world = World::new(seed, 6);
+        world.run_for(ms(200));
+        let private = blob(1, 50 * MIB);
+        let hostile = from_origin("evil.test", &private);
+        // The registry lists the digest, admits everybody, and does not have the bytes.
+        world.dead_origin = Some("evil.test");
+        (0..3).for_each(|node| world.join(node, &private));
+        world.run_for(secs(10));
+        assert!((0..3).all(|node| world.nodes[node].complete.contains_key(&private)));
+        (3..6).for_each(|node| world.join(node, &hostile));
+        world.run_for(secs(60));
+        for node in 3..6 {
+            assert_eq!(world.nodes[node].from_peers, 0, "seed {seed}");
+        }
+        // Who may read it from its own registry still gets it from the others.
+        world.join(3, &private);
+        world.run_for(secs(10));
+        assert!(world.nodes[3].complete.contains_key(&private), "seed {seed}");
+        assert_eq!(world.egress(&private), 1.0, "seed {seed}");
     }
 }

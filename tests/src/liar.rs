@@ -77,6 +77,7 @@ impl Liar {
             held,
             wants: true,
             may_lease: false,
+            shareable: false,
         }]));
         session.send(&NodeMessage::Reported);
         // Who does not read what happens on links stops them.

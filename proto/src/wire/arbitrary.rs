@@ -136,9 +136,15 @@ fn tag_record() -> impl Strategy<Value = TagRecord> {
 }
 
 fn membership() -> impl Strategy<Value = Membership> {
-    swarm()
-        .prop_flat_map(|swarm| (Just(swarm.clone()), held(&swarm), any::<bool>(), any::<bool>()))
-        .prop_map(|(swarm, held, wants, may_lease)| Membership { swarm, held, wants, may_lease })
+    swarm().prop_flat_map(|swarm| (Just(swarm.clone()), held(&swarm), any::<[bool; 3]>())).prop_map(
+        |(swarm, held, [wants, may_lease, shareable])| Membership {
+            swarm,
+            held,
+            wants,
+            may_lease,
+            shareable,
+        },
+    )
 }
 
 fn failure() -> impl Strategy<Value = LeaseFailure> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::swarm::{entries, entries_to_wire, swarm, token};
 use super::v1::tracker_message::Message as Wire;
-use super::{Of, Refusal, WireError, at_most, millis, v1};
+use super::{Of, Refusal, WireError, at_most, millis, records, records_to_wire, v1};
 use crate::message::{Lease, LeaseKind, TrackerMessage, limit};
 use crate::{ChunkIndex, NodeId};
 
@@ -58,7 +58,7 @@ impl From<&TrackerMessage> for v1::TrackerMessage {
             }
             TrackerMessage::Neighbours { swarm, peers } => Wire::Neighbours(v1::Neighbours {
                 swarm: Some(swarm.into()),
-                peers: peers.iter().map(Into::into).collect(),
+                peers: records_to_wire(peers.iter().map(v1::PeerInfo::from)),
             }),
             TrackerMessage::Lease(lease) => Wire::Lease(lease.into()),
             TrackerMessage::Revoke { swarm, token } => {
@@ -71,7 +71,7 @@ impl From<&TrackerMessage> for v1::TrackerMessage {
             TrackerMessage::Attested(signed) => Wire::Attested(signed.into()),
             TrackerMessage::Round { swarm, readers } => Wire::Round(v1::Round {
                 swarm: Some(swarm.into()),
-                readers: readers.iter().map(|node| node.as_bytes().to_vec()).collect(),
+                readers: readers.iter().flat_map(|node| *node.as_bytes()).collect(),
             }),
             TrackerMessage::TagFound { request, record } => {
                 Wire::TagFound(v1::TagFound { request: *request, record: record.as_ref().map(Into::into) })
@@ -85,15 +85,18 @@ impl From<&TrackerMessage> for v1::TrackerMessage {
 }
 
 fn neighbours(wire: v1::Neighbours) -> Result<TrackerMessage, WireError> {
-    at_most("peers", wire.peers.len(), limit::PEERS)?;
-    let peers = wire.peers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+    let peers = records::<v1::PeerInfo, _>("peers", &wire.peers, limit::PEERS)?;
     Ok(TrackerMessage::Neighbours { swarm: swarm(wire.swarm)?.0, peers })
 }
 
 fn round(wire: v1::Round) -> Result<TrackerMessage, WireError> {
-    at_most("readers", wire.readers.len(), limit::READERS)?;
-    let readers = wire.readers.iter().map(|node| NodeId::from_slice(node)).collect::<Result<_, _>>();
-    Ok(TrackerMessage::Round { swarm: swarm(wire.swarm)?.0, readers: readers.of("readers")? })
+    let (nodes, cut) = wire.readers.as_chunks::<32>();
+    if !cut.is_empty() {
+        return Err(Refusal::Cut(cut.len())).of("readers");
+    }
+    at_most("readers", nodes.len(), limit::READERS)?;
+    let readers = nodes.iter().map(|node| NodeId::from_bytes(*node)).collect();
+    Ok(TrackerMessage::Round { swarm: swarm(wire.swarm)?.0, readers })
 }
 
 impl TryFrom<v1::TrackerMessage> for TrackerMessage {

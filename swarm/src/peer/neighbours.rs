@@ -220,9 +220,10 @@ impl PeerMachine {
             (Some(key), _) => vec![key],
         };
         for key in keys {
-            let whole = self.swarms.get(&key).is_some_and(|swarm| swarm.own_map.is_some());
+            let Some(swarm) = self.swarms.get(&key) else { continue };
+            let (whole, offers) = (swarm.own_map.is_some(), swarm.serves(id));
             let is_map = matches!(proof, Proof::Map { .. });
-            if exact != Some(key) && !whole && !is_map {
+            if exact != Some(key) && !(offers || (is_map && !whole)) {
                 continue;
             }
             if !self.note_neighbour(key, from) {

@@ -43,8 +43,16 @@ impl PastRound {
 
 impl PeerMachine {
     pub(super) fn verified(&mut self, signed: &SignedAttestation) {
-        for key in self.siblings(&signed.attestation.swarm) {
-            self.complete(key, signed);
+        let id = &signed.attestation.swarm;
+        let values = self.swarm(id).and_then(Swarm::values);
+        for key in self.siblings(id) {
+            // Another swarm's chunks were checked against other entries: the digest says nothing about them unless
+            // they are the same.
+            if self.by_id.get(id) == Some(&key)
+                || (values.is_some() && self.swarms.get(&key).and_then(Swarm::values) == values)
+            {
+                self.complete(key, signed);
+            }
         }
     }
 

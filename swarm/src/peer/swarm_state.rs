@@ -109,6 +109,8 @@ pub(super) struct Swarm {
     pub(super) phase: Phase,
     pub(super) wants: bool,
     pub(super) may_lease: bool,
+    /// What is whole here may be given to who reads it from another origin.
+    pub(super) shareable: bool,
     pub(super) held: ChunkSet,
     /// For each held chunk the claim that it matched.
     claims: Vec<ClaimRef>,
@@ -161,6 +163,7 @@ impl Swarm {
             phase: Phase::Fetching,
             wants: false,
             may_lease: false,
+            shareable: false,
             held: ChunkSet::empty(chunks),
             claims: vec![ClaimRef::Entry(0); chunks as usize],
             evidence: Evidence::new(chunks, round),
@@ -305,6 +308,11 @@ impl Swarm {
         (0..self.chunks()).map(|chunk| self.held_value(chunk)).collect()
     }
 
+    /// Whether what is here may be given to a node that is in this swarm of the same bytes.
+    pub(super) fn serves(&self, other: &SwarmId) -> bool {
+        self.own_map.is_some() && (self.shareable || self.id.origin == other.origin)
+    }
+
     /// Who vouches for a chunk that is held.
     pub(super) fn voucher(&self, chunk: u32) -> Option<NodeId> {
         self.evidence.signer(chunk, self.held_claim(chunk)?)
@@ -315,7 +323,8 @@ impl Swarm {
             Phase::Complete => Held::Complete,
             _ => Held::Some(self.held.clone()),
         };
-        Membership { swarm: self.id.clone(), held, wants: self.wants, may_lease: self.may_lease }
+        let (wants, may_lease, shareable) = (self.wants, self.may_lease, self.shareable);
+        Membership { swarm: self.id.clone(), held, wants, may_lease, shareable }
     }
 
     /// The digest matched: the values that are held are the truth.

@@ -20,7 +20,8 @@ impl TrackerMachine {
             return;
         }
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
-        let Some(may_lease) = swarm.members.get(&node).map(|member| member.may_lease) else { return };
+        let Some(member) = swarm.members.get(&node) else { return };
+        let (may_lease, shareable) = (member.may_lease, member.shareable);
         let known = swarm.attestations.iter().any(|other| other.attestation.signer == signer);
         let current = swarm.id.round == id.round;
         let before = swarm.attested(self.config.attestations).is_some();
@@ -37,7 +38,7 @@ impl TrackerMachine {
                 self.send(node, TrackerMessage::Attested(signed.clone()));
             }
         }
-        self.join(node, Membership { swarm: id, held: Held::Complete, wants: false, may_lease });
+        self.join(node, Membership { swarm: id, held: Held::Complete, wants: false, may_lease, shareable });
         if current {
             self.blame(key);
         }
@@ -118,6 +119,7 @@ impl TrackerMachine {
         let next = Swarm::new(SwarmId { round, ..swarm.id.clone() }, swarm.layout);
         let before = std::mem::replace(swarm, next);
         swarm.queued = before.queued;
+        swarm.one_stream = before.one_stream;
         // Somebody lied, and those who call themselves complete may be the ones.
         swarm.distrusts_complete = true;
         swarm.accusers = before.accusers;
@@ -133,6 +135,7 @@ impl TrackerMachine {
         swarm.lessees = before.lessees;
         let chunks = swarm.chunks();
         swarm.zones = before.zones;
+        swarm.complete = before.complete;
         for zone in swarm.zones.values_mut() {
             zone.places = super::swarm_state::Places::new(chunks);
             zone.grants = 0;

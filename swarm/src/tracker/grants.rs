@@ -1,5 +1,6 @@
 //! The life of a lease: progress, time, return, loss of its holder.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -36,15 +37,17 @@ impl TrackerMachine {
             None => Some(&mut swarm.places),
             Some(zone) => swarm.zones.get_mut(&zone).map(|zone| &mut zone.places),
         };
+        let mut left = BTreeSet::new();
         if let Some(places) = places {
-            chunks.clone().for_each(|chunk| places.set(chunk, Place::Leased));
+            left.extend(chunks.clone().filter(|chunk| places.get(*chunk) == Place::Absent));
+            left.iter().for_each(|chunk| places.set(*chunk, Place::Leased));
         }
         match zone.and_then(|zone| swarm.zones.get_mut(&zone)) {
             None => swarm.origin_grants += 1,
             Some(zone) => zone.grants += 1,
         }
         let ends = self.now + lasts;
-        let grant = Grant { node, zone, left: chunks.clone().collect(), lasts, ends, moved: self.now };
+        let grant = Grant { node, zone, chunks: chunks.clone(), left, lasts, ends, moved: self.now };
         swarm.grants.insert(counter, grant);
         let token = LeaseToken { epoch: self.epoch, counter };
         let lease = Lease { swarm: swarm.id.clone(), token, chunks, kind, lasts };
@@ -121,7 +124,7 @@ impl TrackerMachine {
         }
     }
 
-    fn revoke(&mut self, key: SwarmKey, counter: u64, holder: NodeKey) {
+    pub(super) fn revoke(&mut self, key: SwarmKey, counter: u64, holder: NodeKey) {
         let Some(swarm) = self.swarms.get(&key) else { return };
         let token = LeaseToken { epoch: self.epoch, counter };
         let message = TrackerMessage::Revoke { swarm: swarm.id.clone(), token };
@@ -155,9 +158,14 @@ impl TrackerMachine {
         let chunks = swarm.chunks();
         let own = |entry: &Entry| entry.signer == me && entry.swarm == *id && entry.index.0 < chunks;
         let known: Vec<&SignedEntry> = entries.iter().filter(|signed| own(&signed.entry)).collect();
-        // Renewed first: what comes last ends it.
-        if token.epoch == self.epoch && !known.is_empty() {
-            self.renew(key, node, token.counter, known.len());
+        let is_new = |signed: &&&SignedEntry| swarm.claims.of(signed.entry.index.0).is_empty();
+        let new = known.iter().filter(is_new).count();
+        // Renewed first: what comes last ends it. What was there before is no progress.
+        if token.epoch == self.epoch {
+            self.notice_stream(key, node, token.counter, &known);
+            if new > 0 {
+                self.renew(key, node, token.counter, new);
+            }
         }
         for signed in &known {
             let ChunkIndex(chunk) = signed.entry.index;

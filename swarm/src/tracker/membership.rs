@@ -64,7 +64,8 @@ impl TrackerMachine {
             zone.members.remove(node);
             zone.wanting.remove(node);
         }
-        if let Some(roster) = self.blobs.get_mut(&blob).and_then(|blob| blob.complete.get_mut(&zone)) {
+        let shared = self.blobs.get_mut(&blob).and_then(|blob| blob.complete.get_mut(&zone));
+        for roster in shared.into_iter().chain(swarm.complete.get_mut(&zone)) {
             roster.remove(node);
         }
         if let Some(node) = self.nodes.get_mut(&node) {
@@ -155,14 +156,17 @@ impl TrackerMachine {
         member.wants = membership.wants && !complete;
         member.may_lease = membership.may_lease;
         member.complete = complete;
+        member.shareable = membership.shareable;
         swarm.lessees.set(node, member.wants && member.may_lease && !member.refused && trusted);
         let wants = member.wants && trusted;
         let state = swarm.zones.entry(zone).or_insert_with(|| Zone::new(chunks));
         state.members.set(node, trusted);
         state.wanting.set(node, wants);
         let blob = (swarm.id.digest, swarm.id.size);
+        let shared = membership.shareable;
+        swarm.complete.entry(zone).or_default().set(node, complete && trusted && !shared);
         let whole = self.blobs.entry(blob).or_default().complete.entry(zone).or_default();
-        whole.set(node, complete && trusted);
+        whole.set(node, complete && trusted && shared);
         new
     }
 

@@ -58,21 +58,11 @@ struct Node {
     rests_until: Time,
 }
 
-/// All swarms of the same bytes, and who has them whole: such a node serves each of these swarms.
+/// All swarms of the same bytes, and who has them whole and may give them to each of these swarms.
 #[derive(Debug, Default)]
 struct Blob {
     swarms: BTreeSet<SwarmKey>,
     complete: BTreeMap<ZoneKey, Roster>,
-}
-
-impl Blob {
-    fn is_complete_in(&self, zone: ZoneKey) -> bool {
-        self.complete.get(&zone).is_some_and(|nodes| !nodes.is_empty())
-    }
-
-    fn is_complete_somewhere(&self) -> bool {
-        self.complete.values().any(|nodes| !nodes.is_empty())
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,6 +167,13 @@ impl TrackerMachine {
     /// When to send [`TrackerEvent::Tick`], unless another event comes first.
     pub fn next_timeout(&self) -> Option<Time> {
         self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Who has a swarm's bytes whole, by zone: its own members, and those of other swarms that may share them.
+    fn whole<'a>(&'a self, swarm: &'a Swarm) -> impl Iterator<Item = (ZoneKey, &'a Roster)> {
+        let shared = self.blobs.get(&(swarm.id.digest, swarm.id.size)).map(|blob| &blob.complete);
+        let all = swarm.complete.iter().chain(shared.into_iter().flatten());
+        all.filter(|(_, nodes)| !nodes.is_empty()).map(|(zone, nodes)| (*zone, nodes))
     }
 
     fn send(&mut self, to: NodeKey, message: TrackerMessage) {

@@ -66,11 +66,13 @@ impl TrackerMachine {
     /// The origin cannot be read: one who says that it has all is relied on as well.
     fn rely_on_whole_copy(&mut self, key: SwarmKey) {
         let Some(swarm) = self.swarms.get(&key) else { return };
-        let Some(blob) = self.blobs.get(&(swarm.id.digest, swarm.id.size)) else { return };
-        let whole = blob.complete.values().flat_map(|nodes| nodes.sample(LOOKED_AT, &mut self.rng));
-        let ids = whole.filter_map(|node| self.nodes.get(&node)).map(|node| node.info.node);
+        let mut rng = self.rng.fork();
         let new = |id: &NodeId| !swarm.readers.contains(id) && !swarm.read_before.contains(id);
-        let found = ids.into_iter().find(new);
+        let found = self
+            .whole(swarm)
+            .flat_map(|(_, nodes)| nodes.sample(LOOKED_AT, &mut rng))
+            .filter_map(|node| self.nodes.get(&node).map(|node| node.info.node))
+            .find(new);
         if let Some(id) = found {
             self.rely_on(key, id);
         }

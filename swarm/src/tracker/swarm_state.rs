@@ -94,6 +94,7 @@ pub(super) struct Member {
     pub(super) wants: bool,
     pub(super) may_lease: bool,
     pub(super) complete: bool,
+    pub(super) shareable: bool,
     /// The origin refused it.
     pub(super) refused: bool,
     /// Members that it was told of, or that were told of it.
@@ -128,7 +129,9 @@ pub(super) struct Grant {
     pub(super) node: NodeKey,
     /// Into which zone; `None`: from the origin.
     pub(super) zone: Option<ZoneKey>,
-    /// Chunks still to come; few.
+    /// What the holder was told to bring.
+    pub(super) chunks: Range<u32>,
+    /// Chunks still to come; few, but for an origin that sends the blob as one stream.
     pub(super) left: BTreeSet<u32>,
     pub(super) lasts: Duration,
     pub(super) ends: Time,
@@ -183,6 +186,8 @@ pub(super) struct Swarm {
     pub(super) layout: ChunkLayout,
     pub(super) members: BTreeMap<NodeKey, Member>,
     pub(super) zones: BTreeMap<ZoneKey, Zone>,
+    /// Members that have it whole and give it to nobody but members.
+    pub(super) complete: BTreeMap<ZoneKey, Roster>,
     pub(super) places: Places,
     /// What was signed in this round.
     pub(super) claims: Claims,
@@ -190,6 +195,8 @@ pub(super) struct Swarm {
     pub(super) entries: Vec<SignedEntry>,
     pub(super) grants: BTreeMap<u64, Grant>,
     pub(super) origin_grants: usize,
+    /// The origin ignores Range: whoever reads gets all, from the start.
+    pub(super) one_stream: bool,
     /// Who may be given an origin lease.
     pub(super) lessees: Roster,
     /// Its place in its origin's queue.
@@ -222,11 +229,13 @@ impl Swarm {
             layout,
             members: BTreeMap::new(),
             zones: BTreeMap::new(),
+            complete: BTreeMap::new(),
             places: Places::new(chunks),
             claims: Claims::new(chunks),
             entries: Vec::new(),
             grants: BTreeMap::new(),
             origin_grants: 0,
+            one_stream: false,
             lessees: Roster::default(),
             queued: None,
             past: Vec::new(),

@@ -177,6 +177,8 @@ pub struct World {
     pub throttle_for: Duration,
     pub refused: BTreeSet<usize>,
     pub origin_is_down: bool,
+    /// This one alone is down.
+    pub dead_origin: Option<&'static str>,
     /// The origin delivers other bytes than the digest says.
     pub origin_lies: bool,
     /// The origin knows no Range: it sends the whole blob whatever was asked for.
@@ -223,6 +225,7 @@ impl World {
             throttle_for: Duration::ZERO,
             refused: BTreeSet::new(),
             origin_is_down: false,
+            dead_origin: None,
             origin_lies: false,
             origin_sends_all: false,
             queue: BTreeMap::new(),
@@ -484,7 +487,7 @@ impl World {
             Some(LeaseFailure::Refused)
         } else if throttled {
             Some(LeaseFailure::Throttled(self.origin_throttled_until.since(self.now)))
-        } else if self.origin_is_down {
+        } else if self.origin_is_down || self.dead_origin == Some(lease.swarm.origin.as_str()) {
             Some(LeaseFailure::Unreachable)
         } else {
             None
