@@ -45,6 +45,9 @@ pub struct Membership {
     pub wants: bool,
     /// Whether the node may read the blob from its origin: it was authorised, or access is anonymous.
     pub may_lease: bool,
+    /// Whether the node gives the bytes, once whole, to whoever reads the same blob from another origin: its origin gives
+    /// them to anybody. To know a digest is no right to a private blob, and a registry may list what it does not have.
+    pub shareable: bool,
 }
 
 /// How long a tracker gives, and for what.
@@ -125,11 +128,6 @@ pub enum NodeMessage {
         swarm: SwarmId,
         chunks: Vec<ChunkIndex>,
     },
-    /// Which blob is this? Answered by [`TrackerMessage::Found`].
-    Lookup {
-        request: u64,
-        digest: Digest,
-    },
     Tag(TagRecord),
     /// What did a tag last resolve to? Answered by [`TrackerMessage::TagFound`].
     TagLookup {
@@ -174,12 +172,11 @@ pub enum TrackerMessage {
         entries: Vec<SignedEntry>,
     },
     Attested(SignedAttestation),
-    /// The round of this blob is over; go on in this one.
-    Round(SwarmId),
-    /// `size` where a member attested the blob.
-    Found {
-        request: u64,
-        size: Option<u64>,
+    /// Go on in this round of a blob, if in an earlier one; only what these nodes sign for counts in it. Said again
+    /// when another reads.
+    Round {
+        swarm: SwarmId,
+        readers: Vec<NodeId>,
     },
     TagFound {
         request: u64,
@@ -247,6 +244,8 @@ pub mod limit {
     pub const SWARMS: usize = 256;
     pub const ADDRESSES: usize = 8;
     pub const PEERS: usize = 64;
+    /// Nodes that read from the origin in a later round: one after the other, when one leaves or fails.
+    pub const READERS: usize = 16;
     /// Characters of a zone, rack, tag, repository or media type.
     pub const NAME: usize = 256;
 }

@@ -10,3 +10,7 @@ mod time;
 pub mod tracker;
 
 pub use time::Time;
+
+/// Rounds beyond the first in which a blob is read anew. In each of them one node reads all of it: who said that the
+/// digest does not match. So a liar spoils one of them at most, and four outlast three liars.
+const EXTRA_ROUNDS: u32 = 4;

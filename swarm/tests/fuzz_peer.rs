@@ -117,7 +117,7 @@ impl Fuzz {
                 })
             }
             5 => TrackerMessage::Revoke { swarm, token: self.token() },
-            _ if self.rng.u8(..4) == 0 => TrackerMessage::Round(swarm),
+            _ if self.rng.u8(..4) == 0 => TrackerMessage::Round { swarm, readers: vec![self.node()] },
             _ => TrackerMessage::Entries { entries: self.entries(&swarm), swarm },
         }
     }
@@ -144,6 +144,7 @@ impl Fuzz {
                 PeerEvent::Want { swarm, reader: self.rng.u64(..3), chunks }
             }
             4 => PeerEvent::Unwant { swarm, reader: self.rng.u64(..3) },
+            5 if self.rng.bool() => PeerEvent::Shareable { swarm },
             5 => PeerEvent::TrackerUp,
             6 if self.rng.u8(..4) == 0 => PeerEvent::TrackerDown,
             7 | 8 => PeerEvent::LinkUp(self.node()),

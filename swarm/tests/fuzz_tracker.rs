@@ -29,7 +29,13 @@ fn message(rng: &mut fastrand::Rng, from: NodeId, swarm: SwarmId, leases: &[Leas
     match rng.u8(..12) {
         0 | 1 => {
             let held = if rng.u8(..9) == 0 { Held::Complete } else { Held::Some(held) };
-            NodeMessage::Join(vec![Membership { swarm, held, wants: rng.u8(..5) > 0, may_lease: rng.bool() }])
+            NodeMessage::Join(vec![Membership {
+                swarm,
+                held,
+                wants: rng.u8(..5) > 0,
+                may_lease: rng.bool(),
+                shareable: rng.bool(),
+            }])
         }
         2 if rng.bool() => NodeMessage::Leave(vec![swarm]),
         3 => NodeMessage::Reported,
@@ -54,8 +60,7 @@ fn message(rng: &mut fastrand::Rng, from: NodeId, swarm: SwarmId, leases: &[Leas
             NodeMessage::Complete(SignedAttestation { attestation, signature: [0; 64] })
         }
         9 if rng.u8(..4) == 0 => NodeMessage::Mismatch(swarm),
-        10 => NodeMessage::Starved { swarm, chunks: vec![index] },
-        _ => NodeMessage::Lookup { request: 1, digest: swarm.digest },
+        _ => NodeMessage::Starved { swarm, chunks: vec![index] },
     }
 }
 

@@ -61,7 +61,8 @@ impl Desk {
 
     fn join(&mut self, from: u8, may_lease: bool) {
         let held = Held::Some(ChunkSet::empty(chunks(&self.swarm)));
-        let membership = Membership { swarm: self.swarm.clone(), held, wants: true, may_lease };
+        let membership =
+            Membership { swarm: self.swarm.clone(), held, wants: true, may_lease, shareable: false };
         self.say(from, NodeMessage::Join(vec![membership]));
     }
 

@@ -77,6 +77,7 @@ impl Liar {
             held,
             wants: true,
             may_lease: false,
+            shareable: false,
         }]));
         session.send(&NodeMessage::Reported);
         // Who does not read what happens on links stops them.
@@ -125,8 +126,8 @@ impl Lying {
                     }
                 }
                 // Found out: it keeps quiet from now on.
-                Some(TrackerMessage::Round(_)) if self.server.lie == Lie::WrongEntries => return,
-                Some(TrackerMessage::Round(next)) => swarm = next,
+                Some(TrackerMessage::Round { .. }) if self.server.lie == Lie::WrongEntries => return,
+                Some(TrackerMessage::Round { swarm: next, .. }) => swarm = next,
                 Some(_) => {}
                 None => return,
             }

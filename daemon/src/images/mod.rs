@@ -14,4 +14,5 @@ pub(crate) use access::Access;
 pub(crate) use backend::Mirror;
 pub(crate) use facts::Facts;
 pub(crate) use resolve::Resolver;
+pub(crate) use share::is_open;
 pub(crate) use tags::Tags;

@@ -7,7 +7,7 @@
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use shoal_origin::{Kind, Origin};
-use shoal_proto::Digest;
+use shoal_proto::{Digest, SwarmId};
 use shoal_registry_proxy::Refusal;
 use shoal_store::{Complete, ReadError, Store};
 use tracing::{debug, info};
@@ -20,6 +20,11 @@ const PROVEN: &str = "+";
 /// Bytes at a place drawn by chance that the registry must show: more than can be guessed.
 const SAMPLE: u64 = 64 << 10;
 
+/// Whether the registry that a blob came from gives it to anybody. Then it may be given to anybody.
+pub(crate) fn is_open(store: &Store, swarm: &SwarmId) -> bool {
+    look_up(store.link(&swarm.origin, PUBLIC, &swarm.digest)).is_some()
+}
+
 /// Refuses what is cached from a private repository of another registry, unless this one has it as well.
 pub(super) async fn may_share(
     store: &Store,
@@ -29,8 +34,8 @@ pub(super) async fn may_share(
 ) -> Result<(), Refusal> {
     let Some(complete) = store.complete(digest) else { return Ok(()) };
     let from = &complete.swarm.origin;
-    let known = |registry, name| look_up(store.link(registry, name, digest)).is_some();
-    if from == origin.name() || known(from, PUBLIC) || known(origin.name(), PROVEN) {
+    let proven = || look_up(store.link(origin.name(), PROVEN, digest)).is_some();
+    if from == origin.name() || is_open(store, &complete.swarm) || proven() {
         return Ok(());
     }
     if !shows(store, origin, context, &complete).await {

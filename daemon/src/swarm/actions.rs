@@ -165,9 +165,13 @@ impl Driver {
 
     /// A blob that was complete at the start. One that lost chunks since is repaired when somebody reads it.
     pub(super) fn restore(&mut self, restored: Restored) {
-        let Restored { swarm, held, proof } = restored;
-        self.complete.insert(swarm.digest, swarm.clone());
-        self.feed(PeerEvent::Join { swarm, held, proof: Some(proof), wants: false, may_lease: false });
+        let Restored { swarm, held, proof, open } = restored;
+        self.complete.entry(swarm.digest).or_default().insert(swarm.clone());
+        let join = swarm.clone();
+        self.feed(PeerEvent::Join { swarm: join, held, proof: Some(proof), wants: false, may_lease: false });
+        if open {
+            self.feed(PeerEvent::Shareable { swarm });
+        }
     }
 
     pub(super) fn leave(&mut self, blob: &ActiveBlob) {
@@ -203,11 +207,14 @@ impl Driver {
         }
     }
 
-    pub(super) fn verified(&mut self, signed: SignedAttestation) {
+    pub(super) fn verified(&mut self, signed: SignedAttestation, open: bool) {
         let swarm = signed.attestation.swarm.clone();
-        self.complete.insert(swarm.digest, swarm.clone());
+        self.complete.entry(swarm.digest).or_default().insert(swarm.clone());
         if let Some(blob) = self.blobs.remove(&swarm) {
             blob.end(Phase::Complete);
+        }
+        if open {
+            self.feed(PeerEvent::Shareable { swarm });
         }
         self.feed(PeerEvent::Verified(signed));
     }
@@ -241,12 +248,14 @@ impl Driver {
     }
 
     pub(super) fn lost_complete(&mut self, digest: shoal_proto::Digest, chunks: Option<Vec<ChunkIndex>>) {
-        let Some(swarm) = self.complete.get(&digest).cloned() else { return };
-        match chunks {
-            Some(chunks) => self.feed(PeerEvent::Lost { swarm, chunks }),
-            None => {
-                self.complete.remove(&digest);
-                self.feed(PeerEvent::Leave { swarm });
+        let swarms = match chunks {
+            Some(_) => self.complete.get(&digest).cloned(),
+            None => self.complete.remove(&digest),
+        };
+        for swarm in swarms.into_iter().flatten() {
+            match chunks.clone() {
+                Some(chunks) => self.feed(PeerEvent::Lost { swarm, chunks }),
+                None => self.feed(PeerEvent::Leave { swarm }),
             }
         }
     }

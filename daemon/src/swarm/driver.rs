@@ -3,7 +3,7 @@
 //! It never waits for anything but its inbox and the machine's clock: whatever takes time runs in a task
 //! of its own and reports back as an [`Input`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,8 +51,8 @@ pub(crate) struct Driver {
     started: Instant,
     /// Blobs on their way, by the swarm of the present round.
     pub(super) blobs: HashMap<SwarmId, Arc<ActiveBlob>>,
-    /// The swarm in which each complete blob was fetched.
-    pub(super) complete: HashMap<Digest, SwarmId>,
+    /// The swarms in which each complete blob is served.
+    pub(super) complete: HashMap<Digest, BTreeSet<SwarmId>>,
     pub(super) fetches: HashMap<u64, AbortHandle>,
     pub(super) origin_reads: HashMap<LeaseToken, AbortHandle>,
 }
@@ -144,7 +144,7 @@ impl Driver {
             }
             Input::OriginChunk(entry) => self.origin_chunk(entry),
             Input::OriginEnded { swarm, token, result } => self.origin_ended(swarm, token, result),
-            Input::Verified(signed) => self.verified(signed),
+            Input::Verified { signed, open } => self.verified(signed, open),
             Input::DigestMismatch(swarm) => {
                 warn!(digest = %swarm.digest, "all chunks matched their entries, the digest did not match");
                 self.feed(PeerEvent::DigestMismatch { swarm });

@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use super::Input;
 use super::driver::DriverParts;
+use crate::images::is_open;
 
 /// Completes the digest and tells the driver how it came out.
 pub(super) async fn finish(parts: DriverParts, swarm: SwarmId) {
@@ -19,13 +20,13 @@ pub(super) async fn finish(parts: DriverParts, swarm: SwarmId) {
             signed.as_ref().map(SignedAttestation::to_bytes).unwrap_or_default()
         };
         let finished = store.finish(&name, attest);
-        finished.map(|_| signed)
+        finished.map(|_| signed.map(|signed| (signed, is_open(&store, &name))))
     };
     let input = match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(Some(signed))) => {
+        Ok(Ok(Some((signed, open)))) => {
             info!(digest = %swarm.digest, size = swarm.size, "blob complete");
             parts.metrics.blobs_completed.inc();
-            Input::Verified(signed)
+            Input::Verified { signed, open }
         }
         Ok(Ok(None)) => Input::StoreFailed { swarm, reason: "this node's key cannot sign".into() },
         Ok(Err(FinishError::DigestMismatch { got, .. })) => {

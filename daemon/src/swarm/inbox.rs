@@ -27,6 +27,8 @@ pub(crate) struct Restored {
     pub swarm: SwarmId,
     pub held: Held,
     pub proof: Proof,
+    /// Its registry gives it to anybody.
+    pub open: bool,
 }
 
 /// One thing that happened. Signed claims in it were checked.
@@ -81,7 +83,11 @@ pub(crate) enum Input {
         token: LeaseToken,
         result: Result<(), OriginFailure>,
     },
-    Verified(SignedAttestation),
+    Verified {
+        signed: SignedAttestation,
+        /// The registry gives the blob to anybody.
+        open: bool,
+    },
     DigestMismatch(SwarmId),
     /// The store failed; the blob cannot go on here.
     StoreFailed {

@@ -7,6 +7,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
 use super::{Input, Restored, SwarmHandle};
+use crate::images::is_open;
 
 /// What a complete blob can be served with: its chunks, and its attested map. `None` where it has no
 /// attestation that can be read.
@@ -33,7 +34,10 @@ fn restored(store: &Store) -> Vec<Restored> {
     let restored = complete.filter_map(|digest| {
         let swarm = store.complete(&digest)?.swarm;
         match complete_proof(store, &digest) {
-            Ok(Some((held, proof))) => Some(Restored { swarm, held, proof }),
+            Ok(Some((held, proof))) => {
+                let open = is_open(store, &swarm);
+                Some(Restored { swarm, held, proof, open })
+            }
             Ok(None) => None,
             Err(error) => {
                 warn!(%digest, %error, "cannot serve a cached blob");

@@ -302,9 +302,9 @@ async fn session(
             continue;
         }
         match message {
-            TrackerMessage::Found { request, .. }
-            | TrackerMessage::TagFound { request, .. }
-            | TrackerMessage::AnonymousFound { request, .. } => link.answer(request, message),
+            TrackerMessage::TagFound { request, .. } | TrackerMessage::AnonymousFound { request, .. } => {
+                link.answer(request, message)
+            }
             message => swarm.send(Input::Tracker(message)).await,
         }
     }

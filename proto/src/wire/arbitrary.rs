@@ -136,9 +136,15 @@ fn tag_record() -> impl Strategy<Value = TagRecord> {
 }
 
 fn membership() -> impl Strategy<Value = Membership> {
-    swarm()
-        .prop_flat_map(|swarm| (Just(swarm.clone()), held(&swarm), any::<bool>(), any::<bool>()))
-        .prop_map(|(swarm, held, wants, may_lease)| Membership { swarm, held, wants, may_lease })
+    swarm().prop_flat_map(|swarm| (Just(swarm.clone()), held(&swarm), any::<[bool; 3]>())).prop_map(
+        |(swarm, held, [wants, may_lease, shareable])| Membership {
+            swarm,
+            held,
+            wants,
+            may_lease,
+            shareable,
+        },
+    )
 }
 
 fn failure() -> impl Strategy<Value = LeaseFailure> {
@@ -163,7 +169,6 @@ pub(super) fn node_message() -> impl Strategy<Value = NodeMessage> {
         attestation().prop_map(Complete).boxed(),
         swarm().prop_map(Mismatch).boxed(),
         chunks().prop_map(|(swarm, chunks)| Starved { swarm, chunks }).boxed(),
-        (any::<u64>(), digest()).prop_map(|(request, digest)| Lookup { request, digest }).boxed(),
         tag_record().prop_map(Tag).boxed(),
         (any::<u64>(), registry(), name(), name())
             .prop_map(|(request, registry, repository, tag)| TagLookup { request, registry, repository, tag })
@@ -195,10 +200,7 @@ pub(super) fn tracker_message() -> impl Strategy<Value = TrackerMessage> {
         (swarm(), token()).prop_map(|(swarm, token)| Revoke { swarm, token }).boxed(),
         entries().prop_map(|(swarm, entries)| Entries { swarm, entries }).boxed(),
         attestation().prop_map(Attested).boxed(),
-        swarm().prop_map(Round).boxed(),
-        (any::<u64>(), prop::option::of(0..=crate::MAX_BLOB_SIZE))
-            .prop_map(|(request, size)| Found { request, size })
-            .boxed(),
+        (swarm(), vec(node(), 0..3)).prop_map(|(swarm, readers)| Round { swarm, readers }).boxed(),
         (any::<u64>(), prop::option::of(tag_record()))
             .prop_map(|(request, record)| TagFound { request, record })
             .boxed(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::v1::node_message::Message as ToTracker;
 use super::v1::tracker_message::Message as ToNode;
 use super::v1::{self, peer_message::Message as ToPeer};
-use super::{Refusal, WireError};
+use super::{Refusal, WireError, records_to_wire};
 use crate::message::{LeaseFailure, NodeMessage, PeerMessage, TrackerMessage, limit};
 use crate::{
     Attestation, ChunkValue, Digest, Entry, LeaseToken, NodeId, SignedAttestation, SignedEntry, SwarmId,
@@ -30,6 +30,10 @@ fn peer() -> v1::PeerInfo {
 
 fn token() -> Option<v1::LeaseToken> {
     Some(v1::LeaseToken { epoch: 1, counter: 1 })
+}
+
+fn tag_record() -> v1::TagRecord {
+    v1::TagRecord { registry: "docker.io".into(), digest: wire_swarm().digest, ..Default::default() }
 }
 
 fn to_tracker(message: ToTracker) -> Result<NodeMessage, WireError> {
@@ -59,7 +63,7 @@ fn too_many<T: std::fmt::Debug>(result: Result<T, WireError>, what: &str) {
 fn join(count: usize) -> ToTracker {
     let held = Some(v1::Held { complete: true, chunks: vec![] });
     let member = v1::Membership { swarm: some_swarm(), held, ..Default::default() };
-    ToTracker::Join(v1::Join { memberships: vec![member; count] })
+    ToTracker::Join(v1::Join { memberships: records_to_wire(std::iter::repeat_n(member, count)) })
 }
 
 fn entry(index: u32) -> SignedEntry {
@@ -81,7 +85,8 @@ fn have(entries: Vec<SignedEntry>) -> PeerMessage {
 fn swarms_of_a_message() {
     assert!(to_tracker(join(limit::SWARMS)).is_ok());
     too_many(to_tracker(join(limit::SWARMS + 1)), "memberships");
-    let leave = |count| to_tracker(ToTracker::Leave(v1::Leave { swarms: vec![wire_swarm(); count] }));
+    let swarms = |count| records_to_wire(std::iter::repeat_n(wire_swarm(), count));
+    let leave = |count| to_tracker(ToTracker::Leave(v1::Leave { swarms: swarms(count) }));
     assert!(leave(limit::SWARMS).is_ok());
     too_many(leave(limit::SWARMS + 1), "swarms");
 }
@@ -89,15 +94,21 @@ fn swarms_of_a_message() {
 #[test]
 fn peers_and_their_addresses() {
     let peers = |count| {
-        to_node(ToNode::Neighbours(v1::Neighbours { swarm: some_swarm(), peers: vec![peer(); count] }))
+        let peers = records_to_wire(std::iter::repeat_n(peer(), count));
+        to_node(ToNode::Neighbours(v1::Neighbours { swarm: some_swarm(), peers }))
     };
     assert!(peers(limit::PEERS).is_ok());
     too_many(peers(limit::PEERS + 1), "peers");
 
+    let round =
+        |count| to_node(ToNode::Round(v1::Round { swarm: some_swarm(), readers: vec![1; 32 * count] }));
+    assert!(round(limit::READERS).is_ok());
+    too_many(round(limit::READERS + 1), "readers");
+
     let hello = |addresses| to_tracker(ToTracker::Hello(v1::PeerInfo { addresses, ..peer() }));
-    assert!(hello(vec!["[::1]:1".into(); limit::ADDRESSES]).is_ok());
-    too_many(hello(vec!["[::1]:1".into(); limit::ADDRESSES + 1]), "addresses");
-    assert_eq!(refused(hello(vec!["localhost:1".into()]), "addresses"), Refusal::Address);
+    assert!(hello("[::1]:1 ".repeat(limit::ADDRESSES)).is_ok());
+    too_many(hello("[::1]:1 ".repeat(limit::ADDRESSES + 1)), "addresses");
+    assert_eq!(refused(hello("localhost:1".into()), "addresses"), Refusal::Address);
 
     let short = v1::PeerInfo { node: vec![1; 31], ..peer() };
     assert!(matches!(refused(to_tracker(ToTracker::Hello(short)), "node"), Refusal::Node(_)));
@@ -110,16 +121,14 @@ fn names_are_counted_in_characters() {
     too_many(zone("é".repeat(limit::NAME + 1)), "zone");
     let rack = v1::PeerInfo { rack: "r".repeat(limit::NAME + 1), ..peer() };
     too_many(to_tracker(ToTracker::Hello(rack)), "rack");
-    let record =
-        || v1::TagRecord { registry: "docker.io".into(), digest: wire_swarm().digest, ..Default::default() };
     let long = || "n".repeat(limit::NAME + 1);
     let tag = |record| to_tracker(ToTracker::Tag(record));
-    assert!(tag(record()).is_ok());
-    too_many(tag(v1::TagRecord { repository: long(), ..record() }), "repository");
-    too_many(tag(v1::TagRecord { tag: long(), ..record() }), "tag");
-    too_many(tag(v1::TagRecord { media_type: long(), ..record() }), "media type");
+    assert!(tag(tag_record()).is_ok());
+    too_many(tag(v1::TagRecord { repository: long(), ..tag_record() }), "repository");
+    too_many(tag(v1::TagRecord { tag: long(), ..tag_record() }), "tag");
+    too_many(tag(v1::TagRecord { media_type: long(), ..tag_record() }), "media type");
     assert!(matches!(
-        refused(tag(v1::TagRecord { registry: "a/b".into(), ..record() }), "registry"),
+        refused(tag(v1::TagRecord { registry: "a/b".into(), ..tag_record() }), "registry"),
         Refusal::Registry(_)
     ));
 }
@@ -127,19 +136,19 @@ fn names_are_counted_in_characters() {
 #[test]
 fn sizes_of_blobs_and_manifests() {
     let size = crate::MAX_BLOB_SIZE;
-    let round = |size| to_node(ToNode::Round(v1::Swarm { size, ..wire_swarm() }));
-    assert!(round(size).is_ok());
-    assert!(matches!(refused(round(size + 1), "size of the blob"), Refusal::Size(_)));
-    let found = |size| to_node(ToNode::Found(v1::Found { request: 1, size: Some(size) }));
-    assert!(found(size).is_ok());
-    assert!(matches!(refused(found(size + 1), "size of the blob"), Refusal::Size(_)));
+    let mismatch = |size| to_tracker(ToTracker::Mismatch(v1::Swarm { size, ..wire_swarm() }));
+    assert!(mismatch(size).is_ok());
+    assert!(matches!(refused(mismatch(size + 1), "size of the blob"), Refusal::Size(_)));
+    let tag = |size| to_tracker(ToTracker::Tag(v1::TagRecord { size, ..tag_record() }));
+    assert!(tag(size).is_ok());
+    assert!(matches!(refused(tag(size + 1), "size of the manifest"), Refusal::Size(_)));
 }
 
 #[test]
 fn digests_and_origins() {
     let digest = |hash| {
         let digest = Some(v1::Digest { hash });
-        to_tracker(ToTracker::Lookup(v1::Lookup { request: 1, digest }))
+        to_tracker(ToTracker::Mismatch(v1::Swarm { digest, ..wire_swarm() }))
     };
     use v1::digest::Hash::{Sha256, Sha512};
     assert_eq!(refused(digest(None), "digest"), Refusal::Missing);
@@ -276,4 +285,24 @@ fn durations_saturate() {
     let read = NodeMessage::try_from(v1::NodeMessage::from(&endless)).unwrap();
     let want = LeaseFailure::Throttled(Duration::from_millis(u64::MAX));
     assert!(matches!(read, NodeMessage::Return { why, .. } if why == want));
+}
+
+#[test]
+fn no_message_decodes_into_many_small_pieces() {
+    // An empty piece takes two bytes on the wire and a hundred in memory: 4 MiB would become hundreds.
+    let syntax = include_str!("../../proto/shoal.proto");
+    let repeated: Vec<&str> =
+        syntax.lines().map(str::trim).filter(|line| line.starts_with("repeated")).collect();
+    assert_eq!(repeated, ["repeated uint32 indexes = 2;"]);
+}
+
+#[test]
+fn reading_stops_at_the_first_record_beyond_the_bound() {
+    // What follows the bound is not even protobuf.
+    let mut swarms = records_to_wire(std::iter::repeat_n(wire_swarm(), limit::SWARMS));
+    swarms.resize(limit::MESSAGE, 0xff);
+    too_many(to_tracker(ToTracker::Leave(v1::Leave { swarms })), "swarms");
+    // Empty ones are refused at once, each for what it lacks.
+    let join = v1::Join { memberships: vec![0; limit::MESSAGE] };
+    assert_eq!(refused(to_tracker(ToTracker::Join(join)), "swarm"), Refusal::Missing);
 }

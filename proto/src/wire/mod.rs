@@ -91,6 +91,25 @@ fn at_most(what: &'static str, got: usize, limit: usize) -> Result<(), WireError
     if got > limit { Err(WireError { what, why: Refusal::TooMany { got, limit } }) } else { Ok(()) }
 }
 
+/// Records of one kind in one field, each preceded by its length.
+fn records_to_wire<W: Message>(records: impl Iterator<Item = W>) -> Vec<u8> {
+    records.flat_map(|record| record.encode_length_delimited_to_vec()).collect()
+}
+
+/// Reads such records; stops at the first one beyond the limit.
+fn records<W, T>(what: &'static str, mut wire: &[u8], limit: usize) -> Result<Vec<T>, WireError>
+where
+    W: Message + Default,
+    T: TryFrom<W, Error = WireError>,
+{
+    let mut records = Vec::new();
+    while !wire.is_empty() {
+        at_most(what, records.len() + 1, limit)?;
+        records.push(W::decode_length_delimited(&mut wire).of(what)?.try_into()?);
+    }
+    Ok(records)
+}
+
 /// A text of at most [`limit::NAME`] characters.
 fn name(what: &'static str, text: String) -> Result<Box<str>, WireError> {
     at_most(what, text.chars().count(), limit::NAME)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::swarm::{chunks, chunks_to_wire, entries, entries_to_wire, held, swarm, token};
 use super::v1::node_message::Message as Wire;
-use super::{Of, Refusal, WireError, at_most, millis, name, v1};
+use super::{Of, Refusal, WireError, millis, name, records, records_to_wire, v1};
 use crate::ChunkLayout;
 use crate::message::{LeaseFailure, Membership, NodeMessage, TagRecord, limit};
 
@@ -15,6 +15,7 @@ impl From<&Membership> for v1::Membership {
             held: Some((&member.held).into()),
             wants: member.wants,
             may_lease: member.may_lease,
+            shareable: member.shareable,
         }
     }
 }
@@ -25,7 +26,8 @@ impl TryFrom<v1::Membership> for Membership {
     fn try_from(wire: v1::Membership) -> Result<Self, WireError> {
         let (swarm, layout) = swarm(wire.swarm)?;
         let held = held(&layout, wire.held)?;
-        Ok(Self { swarm, held, wants: wire.wants, may_lease: wire.may_lease })
+        let (wants, may_lease, shareable) = (wire.wants, wire.may_lease, wire.shareable);
+        Ok(Self { swarm, held, wants, may_lease, shareable })
     }
 }
 
@@ -85,10 +87,11 @@ impl From<&NodeMessage> for v1::NodeMessage {
         let wire = match message {
             NodeMessage::Hello(peer) => Wire::Hello(peer.into()),
             NodeMessage::Join(members) => {
-                Wire::Join(v1::Join { memberships: members.iter().map(Into::into).collect() })
+                let memberships = records_to_wire(members.iter().map(v1::Membership::from));
+                Wire::Join(v1::Join { memberships })
             }
             NodeMessage::Leave(swarms) => {
-                Wire::Leave(v1::Leave { swarms: swarms.iter().map(Into::into).collect() })
+                Wire::Leave(v1::Leave { swarms: records_to_wire(swarms.iter().map(v1::Swarm::from)) })
             }
             NodeMessage::Reported => Wire::Reported(v1::Reported {}),
             NodeMessage::Progress { swarm, token, entries } => Wire::Progress(v1::Progress {
@@ -104,9 +107,6 @@ impl From<&NodeMessage> for v1::NodeMessage {
             NodeMessage::Complete(signed) => Wire::Complete(signed.into()),
             NodeMessage::Mismatch(swarm) => Wire::Mismatch(swarm.into()),
             NodeMessage::Starved { swarm, chunks } => Wire::Starved(chunks_to_wire(swarm, chunks)),
-            NodeMessage::Lookup { request, digest } => {
-                Wire::Lookup(v1::Lookup { request: *request, digest: Some(digest.into()) })
-            }
             NodeMessage::Tag(record) => Wire::Tag(record.into()),
             NodeMessage::TagLookup { request, registry, repository, tag } => Wire::TagLookup(v1::TagLookup {
                 request: *request,
@@ -131,13 +131,11 @@ impl From<&NodeMessage> for v1::NodeMessage {
 }
 
 fn join(wire: v1::Join) -> Result<NodeMessage, WireError> {
-    at_most("memberships", wire.memberships.len(), limit::SWARMS)?;
-    wire.memberships.into_iter().map(TryInto::try_into).collect::<Result<_, _>>().map(NodeMessage::Join)
+    records::<v1::Membership, _>("memberships", &wire.memberships, limit::SWARMS).map(NodeMessage::Join)
 }
 
 fn leave(wire: v1::Leave) -> Result<NodeMessage, WireError> {
-    at_most("swarms", wire.swarms.len(), limit::SWARMS)?;
-    wire.swarms.into_iter().map(TryInto::try_into).collect::<Result<_, _>>().map(NodeMessage::Leave)
+    records::<v1::Swarm, _>("swarms", &wire.swarms, limit::SWARMS).map(NodeMessage::Leave)
 }
 
 fn progress(wire: v1::Progress) -> Result<NodeMessage, WireError> {
@@ -168,9 +166,6 @@ impl TryFrom<v1::NodeMessage> for NodeMessage {
             Wire::Starved(wire) => {
                 let (swarm, chunks) = chunks(wire)?;
                 Self::Starved { swarm, chunks }
-            }
-            Wire::Lookup(wire) => {
-                Self::Lookup { request: wire.request, digest: wire.digest.of("digest")?.try_into()? }
             }
             Wire::Tag(record) => Self::Tag(record.try_into()?),
             Wire::TagLookup(wire) => Self::TagLookup {

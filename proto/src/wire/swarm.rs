@@ -83,7 +83,7 @@ impl From<&PeerInfo> for v1::PeerInfo {
     fn from(peer: &PeerInfo) -> Self {
         Self {
             node: peer.node.as_bytes().to_vec(),
-            addresses: peer.addresses.iter().map(ToString::to_string).collect(),
+            addresses: peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
             zone: peer.place.zone.to_string(),
             rack: peer.place.rack.to_string(),
         }
@@ -94,8 +94,9 @@ impl TryFrom<v1::PeerInfo> for PeerInfo {
     type Error = WireError;
 
     fn try_from(wire: v1::PeerInfo) -> Result<Self, WireError> {
-        at_most("addresses", wire.addresses.len(), limit::ADDRESSES)?;
-        let addresses = wire.addresses.iter().map(|text| text.parse().map_err(|_| Refusal::Address));
+        at_most("addresses", wire.addresses.split_ascii_whitespace().count(), limit::ADDRESSES)?;
+        let addresses = wire.addresses.split_ascii_whitespace();
+        let addresses = addresses.map(|text| text.parse().map_err(|_| Refusal::Address));
         Ok(Self {
             node: NodeId::from_slice(&wire.node).of("node")?,
             addresses: addresses.collect::<Result<_, _>>().of("addresses")?,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::swarm::{entries, entries_to_wire, swarm, token};
 use super::v1::tracker_message::Message as Wire;
-use super::{Of, Refusal, WireError, at_most, millis, v1};
+use super::{Of, Refusal, WireError, at_most, millis, records, records_to_wire, v1};
 use crate::message::{Lease, LeaseKind, TrackerMessage, limit};
-use crate::{ChunkIndex, ChunkLayout};
+use crate::{ChunkIndex, NodeId};
 
 impl From<&Lease> for v1::Lease {
     fn from(lease: &Lease) -> Self {
@@ -58,7 +58,7 @@ impl From<&TrackerMessage> for v1::TrackerMessage {
             }
             TrackerMessage::Neighbours { swarm, peers } => Wire::Neighbours(v1::Neighbours {
                 swarm: Some(swarm.into()),
-                peers: peers.iter().map(Into::into).collect(),
+                peers: records_to_wire(peers.iter().map(v1::PeerInfo::from)),
             }),
             TrackerMessage::Lease(lease) => Wire::Lease(lease.into()),
             TrackerMessage::Revoke { swarm, token } => {
@@ -69,10 +69,10 @@ impl From<&TrackerMessage> for v1::TrackerMessage {
                 entries: entries_to_wire(swarm, entries),
             }),
             TrackerMessage::Attested(signed) => Wire::Attested(signed.into()),
-            TrackerMessage::Round(swarm) => Wire::Round(swarm.into()),
-            TrackerMessage::Found { request, size } => {
-                Wire::Found(v1::Found { request: *request, size: *size })
-            }
+            TrackerMessage::Round { swarm, readers } => Wire::Round(v1::Round {
+                swarm: Some(swarm.into()),
+                readers: readers.iter().flat_map(|node| *node.as_bytes()).collect(),
+            }),
             TrackerMessage::TagFound { request, record } => {
                 Wire::TagFound(v1::TagFound { request: *request, record: record.as_ref().map(Into::into) })
             }
@@ -85,9 +85,18 @@ impl From<&TrackerMessage> for v1::TrackerMessage {
 }
 
 fn neighbours(wire: v1::Neighbours) -> Result<TrackerMessage, WireError> {
-    at_most("peers", wire.peers.len(), limit::PEERS)?;
-    let peers = wire.peers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+    let peers = records::<v1::PeerInfo, _>("peers", &wire.peers, limit::PEERS)?;
     Ok(TrackerMessage::Neighbours { swarm: swarm(wire.swarm)?.0, peers })
+}
+
+fn round(wire: v1::Round) -> Result<TrackerMessage, WireError> {
+    let (nodes, cut) = wire.readers.as_chunks::<32>();
+    if !cut.is_empty() {
+        return Err(Refusal::Cut(cut.len())).of("readers");
+    }
+    at_most("readers", nodes.len(), limit::READERS)?;
+    let readers = nodes.iter().map(|node| NodeId::from_bytes(*node)).collect();
+    Ok(TrackerMessage::Round { swarm: swarm(wire.swarm)?.0, readers })
 }
 
 impl TryFrom<v1::TrackerMessage> for TrackerMessage {
@@ -108,11 +117,7 @@ impl TryFrom<v1::TrackerMessage> for TrackerMessage {
                 Self::Entries { swarm, entries }
             }
             Wire::Attested(signed) => Self::Attested(signed.try_into()?),
-            Wire::Round(swarm) => Self::Round(swarm.try_into()?),
-            Wire::Found(wire) => {
-                wire.size.map(ChunkLayout::new).transpose().of("size of the blob")?;
-                Self::Found { request: wire.request, size: wire.size }
-            }
+            Wire::Round(wire) => round(wire)?,
             Wire::TagFound(wire) => Self::TagFound {
                 request: wire.request,
                 record: wire.record.map(TryInto::try_into).transpose()?,

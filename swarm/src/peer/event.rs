@@ -21,6 +21,10 @@ pub enum PeerEvent {
     Leave {
         swarm: SwarmId,
     },
+    /// The origin gives this blob to anybody: once whole, it may be given to nodes that read it from another origin.
+    Shareable {
+        swarm: SwarmId,
+    },
     /// Whether this node may read the blob from its origin has changed.
     Access {
         swarm: SwarmId,

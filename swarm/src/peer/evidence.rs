@@ -1,7 +1,9 @@
 //! Who claims what of a blob's chunks: entries of lease holders, attested maps.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use shoal_proto::message::limit;
 use shoal_proto::{
     ChunkIndex, ChunkValue, Entry, LeaseToken, NodeId, SignedAttestation, SignedEntry, SwarmId,
 };
@@ -38,6 +40,10 @@ pub(super) struct AttestedMap {
 pub(super) struct Evidence {
     entries: Vec<Vec<Claim>>,
     maps: Vec<AttestedMap>,
+    /// In a later round, whose claims count; others are kept, for whoever signed may be appointed yet.
+    readers: Option<BTreeSet<NodeId>>,
+    /// The root that one of them attested: whoever passes on that map, it counts.
+    root: Option<[u8; 32]>,
 }
 
 fn number(position: usize) -> Option<u8> {
@@ -45,28 +51,71 @@ fn number(position: usize) -> Option<u8> {
 }
 
 impl Evidence {
-    pub(super) fn new(chunks: u32) -> Self {
-        Self { entries: vec![Vec::new(); chunks as usize], maps: Vec::new() }
+    /// Nothing is known yet. In the first round everybody's entries count, in a later one nobody's before [`Self::trust`].
+    pub(super) fn new(chunks: u32, round: u32) -> Self {
+        let readers = (round > 0).then(BTreeSet::new);
+        Self { entries: vec![Vec::new(); chunks as usize], maps: Vec::new(), readers, root: None }
+    }
+
+    /// In a later round only what these nodes sign for counts.
+    pub(super) fn trust(&mut self, readers: &[NodeId]) {
+        if let Some(known) = &mut self.readers {
+            *known = readers.iter().copied().collect();
+        }
+    }
+
+    /// The tracker says that this was attested by whom it relies on.
+    pub(super) fn trust_root(&mut self, root: [u8; 32]) {
+        self.root = Some(root);
+    }
+
+    /// Whether this node's claims count.
+    pub(super) fn trusts(&self, signer: &NodeId) -> bool {
+        self.readers.as_ref().is_none_or(|readers| readers.contains(signer))
+    }
+
+    /// Whether a claim counts.
+    pub(super) fn counts(&self, chunk: u32, claim: ClaimRef) -> bool {
+        if let ClaimRef::Map(map) = claim
+            && self.root.is_some()
+            && self.map(map).map(|map| map.attestation.attestation.root) == self.root
+        {
+            return true;
+        }
+        self.signer(chunk, claim).is_some_and(|signer| self.trusts(&signer))
     }
 
     /// Keeps an entry. `None` where it is one claim too many: a signer has one claim on a chunk.
     pub(super) fn add(&mut self, signed: &SignedEntry) -> Option<ClaimRef> {
         let entry = &signed.entry;
-        let claims = self.entries.get_mut(entry.index.slot())?;
-        if let Some(known) = claims.iter().position(|claim| claim.value == entry.value) {
-            return number(known).map(ClaimRef::Entry);
-        }
-        if claims.len() >= CLAIMS || claims.iter().any(|claim| claim.signer == entry.signer) {
-            return None;
-        }
-        // Nearly every chunk has one claim; growing by doubling would begin with four.
-        claims.reserve_exact(1);
-        claims.push(Claim {
+        let trusted = self.trusts(&entry.signer);
+        let displaces = |claim: &Claim| {
+            trusted && self.readers.as_ref().is_some_and(|readers| !readers.contains(&claim.signer))
+        };
+        let new = Claim {
             value: entry.value,
             token: entry.token,
             signer: entry.signer,
             signature: signed.signature,
-        });
+        };
+        let known = self.entries.get(entry.index.slot())?;
+        let known = known.iter().enumerate().find(|(_, claim)| claim.value == entry.value);
+        let known = known.map(|(nth, claim)| (nth, displaces(claim)));
+        // Those who do not count leave room for those who do.
+        let most = if self.readers.is_some() && trusted { CLAIMS + limit::READERS } else { CLAIMS };
+        let claims = self.entries.get_mut(entry.index.slot())?;
+        if let Some((nth, displaced)) = known {
+            if let Some(claim) = claims.get_mut(nth).filter(|_| displaced) {
+                *claim = new;
+            }
+            return number(nth).map(ClaimRef::Entry);
+        }
+        if claims.len() >= most || claims.iter().any(|claim| claim.signer == entry.signer) {
+            return None;
+        }
+        // Nearly every chunk has one claim; growing by doubling would begin with four.
+        claims.reserve_exact(1);
+        claims.push(new);
         number(claims.len() - 1).map(ClaimRef::Entry)
     }
 
@@ -119,6 +168,14 @@ impl Evidence {
         let claims = self.entries.get(chunk as usize)?;
         let nth = claims.iter().position(|claim| claim.value == value).and_then(number)?;
         self.signed(swarm, chunk, ClaimRef::Entry(nth))
+    }
+
+    /// Who vouches for this value of a chunk under this claim.
+    pub(super) fn signer(&self, chunk: u32, claim: ClaimRef) -> Option<NodeId> {
+        match claim {
+            ClaimRef::Entry(nth) => Some(self.entries.get(chunk as usize)?.get(usize::from(nth))?.signer),
+            ClaimRef::Map(map) => Some(self.map(map)?.attestation.attestation.signer),
+        }
     }
 
     /// Every claim on every chunk, as (chunk, value, signer).

@@ -94,6 +94,15 @@ impl Link {
     pub(super) fn delivered(&mut self, took: Duration, len: u64) {
         self.busy_times = 0;
         self.slow = 0;
+        self.observe(took, len);
+    }
+
+    /// Seconds for a byte from this node, smoothed; 0 before anything was measured.
+    pub(super) fn pace(&self) -> f64 {
+        self.pace.unwrap_or(0.0)
+    }
+
+    pub(super) fn observe(&mut self, took: Duration, len: u64) {
         if len >= SAMPLE_MIN {
             let sample = took.as_secs_f64() / as_f64(len);
             self.pace = Some(self.pace.map_or(sample, |pace| pace + 0.25 * (sample - pace)));

@@ -136,6 +136,7 @@ impl PeerMachine {
                     self.leave(key);
                 }
             }
+            PeerEvent::Shareable { swarm } => self.shareable(&swarm),
             PeerEvent::Access { swarm, may_lease } => self.access(&swarm, may_lease),
             PeerEvent::Want { swarm, reader, chunks } => self.want(&swarm, reader, chunks),
             PeerEvent::Unwant { swarm, reader } => {
@@ -307,6 +308,15 @@ impl PeerMachine {
             }
         }
         self.left(swarm.id);
+    }
+
+    fn shareable(&mut self, id: &SwarmId) {
+        let Some(&key) = self.by_id.get(id) else { return };
+        if let Some(swarm) = self.swarms.get_mut(&key)
+            && !std::mem::replace(&mut swarm.shareable, true)
+        {
+            self.session.announce(key);
+        }
     }
 
     fn access(&mut self, id: &SwarmId, may_lease: bool) {

@@ -220,9 +220,10 @@ impl PeerMachine {
             (Some(key), _) => vec![key],
         };
         for key in keys {
-            let whole = self.swarms.get(&key).is_some_and(|swarm| swarm.own_map.is_some());
+            let Some(swarm) = self.swarms.get(&key) else { continue };
+            let (whole, offers) = (swarm.own_map.is_some(), swarm.serves(id));
             let is_map = matches!(proof, Proof::Map { .. });
-            if exact != Some(key) && !whole && !is_map {
+            if exact != Some(key) && !(offers || (is_map && !whole)) {
                 continue;
             }
             if !self.note_neighbour(key, from) {
@@ -269,6 +270,12 @@ impl PeerMachine {
         neighbour.complete = *held == Held::Complete;
         neighbour.odd.clear();
         neighbour.failed.clear();
+        // What the map does not back follows with entries; until then it is not known of what value it is.
+        let unbacked: Vec<ChunkIndex> =
+            neighbour.has.iter().filter(|index| !chunks.contains(*index)).collect();
+        for index in unbacked {
+            swarm.note_lacks(&from, index.0);
+        }
         for index in chunks.iter() {
             swarm.note_has(&from, index.0, ClaimRef::Map(map));
         }
@@ -294,7 +301,7 @@ impl PeerMachine {
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         let Some(neighbour) = swarm.neighbours.get_mut(&from) else { return };
         let Some(map) = neighbour.map.or(neighbour.map_sent) else { return };
-        neighbour.map = Some(map);
+        neighbour.refers_to(map);
         for index in chunks {
             swarm.note_has(&from, index.0, ClaimRef::Map(map));
         }

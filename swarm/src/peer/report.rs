@@ -135,12 +135,19 @@ impl PeerMachine {
             TrackerMessage::Lease(lease) => self.lease(lease),
             TrackerMessage::Revoke { swarm, token } => self.revoke(&swarm, token),
             TrackerMessage::Entries { swarm, entries } => self.relayed(&swarm, &entries),
-            TrackerMessage::Round(new) => self.new_round(&new),
-            // The map itself comes from a neighbour, with an attestation; answers are the driver's.
-            TrackerMessage::Attested(_)
-            | TrackerMessage::Found { .. }
-            | TrackerMessage::TagFound { .. }
-            | TrackerMessage::AnonymousFound { .. } => {}
+            TrackerMessage::Round { swarm, readers } => self.round(&swarm, &readers),
+            TrackerMessage::Attested(signed) => {
+                let attestation = signed.attestation;
+                if let Some(&key) = self.by_id.get(&attestation.swarm)
+                    && let Some(swarm) = self.swarms.get_mut(&key)
+                {
+                    // The map itself comes from a neighbour.
+                    swarm.evidence.trust_root(attestation.root);
+                    self.ready.insert(key);
+                }
+            }
+            // Answers are the driver's.
+            TrackerMessage::TagFound { .. } | TrackerMessage::AnonymousFound { .. } => {}
         }
     }
 

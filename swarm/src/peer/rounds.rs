@@ -7,9 +7,7 @@ use shoal_proto::{ChunkValue, NodeId, SignedAttestation, SwarmId};
 
 use super::swarm_state::{PastRound, Phase, Swarm};
 use super::{FailReason, Key, PeerAction, PeerMachine, REMEMBERED_NODES, Timer};
-
-/// Rounds beyond the first. A tracker begins no more; a node that is told otherwise fails.
-const EXTRA_ROUNDS: u32 = 2;
+use crate::EXTRA_ROUNDS;
 
 /// How two readings of a blob compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,24 +24,35 @@ impl PastRound {
         self.refuted.as_deref() == Some(values)
     }
 
-    /// How an earlier reading by other nodes compares with values that do not have the digest. The same for every
-    /// chunk: then the origin delivers these bytes.
-    fn compare(&self, values: &[ChunkValue]) -> Comparison {
+    /// How an earlier reading compares with one that does not have the digest. The same for every chunk, read by this
+    /// node itself or by somebody else than now: then the origin delivers these bytes.
+    fn compare(&self, now: &Swarm, me: &NodeId) -> Comparison {
         let mut seen = BTreeSet::new();
-        for (chunk, value, _) in self.evidence.all() {
-            if values.get(chunk as usize) != Some(&value) {
+        let read = self.evidence.all().filter(|(.., signer)| self.evidence.trusts(signer));
+        for (chunk, value, signer) in read {
+            if now.held_value(chunk) != Some(value) {
                 return Comparison::Different;
             }
-            seen.insert(chunk);
+            if signer == *me || now.voucher(chunk) != Some(signer) {
+                seen.insert(chunk);
+            }
         }
-        if seen.len() == values.len() { Comparison::Same } else { Comparison::Partial }
+        if seen.len() == now.chunks() as usize { Comparison::Same } else { Comparison::Partial }
     }
 }
 
 impl PeerMachine {
     pub(super) fn verified(&mut self, signed: &SignedAttestation) {
-        for key in self.siblings(&signed.attestation.swarm) {
-            self.complete(key, signed);
+        let id = &signed.attestation.swarm;
+        let values = self.swarm(id).and_then(Swarm::values);
+        for key in self.siblings(id) {
+            // Another swarm's chunks were checked against other entries: the digest says nothing about them unless
+            // they are the same.
+            if self.by_id.get(id) == Some(&key)
+                || (values.is_some() && self.swarms.get(&key).and_then(Swarm::values) == values)
+            {
+                self.complete(key, signed);
+            }
         }
     }
 
@@ -73,11 +82,16 @@ impl PeerMachine {
             self.act(PeerAction::ToTracker(NodeMessage::Complete(signed.clone())));
         }
         for liar in liars {
-            if liar != self.me.node && self.liars.len() < REMEMBERED_NODES {
-                self.liars.insert(liar);
-            }
-            self.shun(liar);
+            self.found_lying(liar);
         }
+    }
+
+    /// This node vouched for wrong bytes.
+    fn found_lying(&mut self, liar: NodeId) {
+        if liar != self.me.node && self.liars.len() < REMEMBERED_NODES {
+            self.liars.insert(liar);
+        }
+        self.shun(liar);
     }
 
     pub(super) fn digest_mismatch(&mut self, id: &SwarmId) {
@@ -88,15 +102,15 @@ impl PeerMachine {
         }
         swarm.phase = Phase::Mismatched;
         let Some(values) = swarm.values() else { return };
-        let last = id.round >= EXTRA_ROUNDS;
-        let compared = swarm.past.iter().map(|past| past.compare(&values));
-        let (agree, differ) = compared.fold((false, false), |(agree, differ), one| {
-            (agree || one == Comparison::Same, differ || one == Comparison::Different)
-        });
-        if agree || (last && !differ) {
+        // The bytes hash to all values of this map, and not to the digest: no honest node attested it.
+        let refuted = swarm.evidence.maps().iter().find(|map| map.values == values);
+        let liar = refuted.map(|map| map.attestation.attestation.signer);
+        let swarm = &*swarm;
+        let agree = swarm.past.iter().any(|past| past.compare(swarm, &self.me.node) == Comparison::Same);
+        if agree {
             self.fail(key, FailReason::WrongBytes);
-        } else if last {
-            self.fail(key, FailReason::TooManyRounds);
+        } else if id.round >= EXTRA_ROUNDS {
+            self.give_up(key);
         } else if !self.session.is_up() {
             self.fail(key, FailReason::NoTracker);
         } else {
@@ -104,12 +118,23 @@ impl PeerMachine {
             let until = self.now + self.config.round_wait;
             self.wake_at(until, Timer::RoundWait(key));
         }
+        if let Some(liar) = liar {
+            self.found_lying(liar);
+        }
     }
 
     pub(super) fn round_wait_over(&mut self, key: Key) {
         if self.swarms.get(&key).is_some_and(|swarm| swarm.phase == Phase::Mismatched) {
             self.fail(key, FailReason::NoTracker);
         }
+    }
+
+    /// There are no more rounds. Where no two readings differ, it is the origin's fault.
+    fn give_up(&mut self, key: Key) {
+        let Some(swarm) = self.swarms.get(&key) else { return };
+        let differ = |past: &PastRound| past.compare(swarm, &self.me.node) == Comparison::Different;
+        let whole = swarm.held.is_full() && !swarm.past.iter().any(differ);
+        self.fail(key, if whole { FailReason::WrongBytes } else { FailReason::TooManyRounds });
     }
 
     fn fail(&mut self, key: Key, why: FailReason) {
@@ -120,8 +145,17 @@ impl PeerMachine {
         }
     }
 
-    /// The tracker says that a round is over.
-    pub(super) fn new_round(&mut self, new: &SwarmId) {
+    /// The tracker says which round a blob is in, and whose entries count in it.
+    pub(super) fn round(&mut self, id: &SwarmId, readers: &[NodeId]) {
+        self.new_round(id);
+        let Some(&key) = self.by_id.get(id) else { return };
+        if let Some(swarm) = self.swarms.get_mut(&key) {
+            swarm.evidence.trust(readers);
+            self.ready.insert(key);
+        }
+    }
+
+    fn new_round(&mut self, new: &SwarmId) {
         let old = self.siblings(new).into_iter().find(|key| {
             self.swarms.get(key).is_some_and(|swarm| {
                 swarm.id.origin == new.origin && swarm.id.round < new.round && swarm.phase != Phase::Complete
@@ -133,7 +167,7 @@ impl PeerMachine {
             return;
         }
         if new.round > EXTRA_ROUNDS {
-            self.fail(key, FailReason::TooManyRounds);
+            self.give_up(key);
             return;
         }
         let Ok(layout) = new.layout() else { return };

@@ -205,6 +205,7 @@ impl PeerMachine {
         but: Option<NodeId>,
     ) -> Option<NodeId> {
         let median = self.pace.median();
+        let attested = swarm.evidence.value(chunk, ClaimRef::Map(0));
         let mut best = None;
         for (node, neighbour) in &swarm.neighbours {
             if Some(*node) == but
@@ -214,7 +215,10 @@ impl PeerMachine {
                 continue;
             }
             let Some(link) = self.links.get(node) else { continue };
-            let rank = (link.slow > 0, link.pace_class(median), link.requests, rng.u32(..));
+            // Bytes under one map only prove its signer a liar, should they be wrong.
+            let value = swarm.evidence.value(chunk, neighbour.claim(chunk));
+            let odd = attested.is_some() && value != attested;
+            let rank = (odd, link.slow > 0, link.pace_class(median), link.requests, rng.u32(..));
             if best.is_none_or(|(known, _)| rank < known) {
                 best = Some((rank, *node));
             }
@@ -242,6 +246,7 @@ impl PeerMachine {
         let Some(value) = swarm.evidence.value(chunk, neighbour.claim(chunk)) else { return false };
         let known = swarm.own_map.and_then(|map| swarm.evidence.value(chunk, ClaimRef::Map(map)));
         if known.is_some_and(|known| known != value)
+            || !swarm.evidence.counts(chunk, neighbour.claim(chunk))
             || neighbour.failed.contains(&chunk)
             || !(self.is_usable(node) || swarm.zone_source(chunk) == Some(*node))
         {

@@ -30,7 +30,11 @@ impl PeerMachine {
     fn is_reachable(&self, swarm: &Swarm, chunk: u32) -> bool {
         let has = |set: &ChunkSet| set.contains(ChunkIndex(chunk));
         swarm.neighbours.iter().any(|(node, other)| {
-            has(&other.has) && !other.failed.contains(&chunk) && self.delivers(node) && self.is_usable(node)
+            has(&other.has)
+                && swarm.evidence.counts(chunk, other.claim(chunk))
+                && !other.failed.contains(&chunk)
+                && self.delivers(node)
+                && self.is_usable(node)
         })
     }
 

@@ -54,6 +54,15 @@ impl Neighbour {
         }
     }
 
+    /// Announces chunks by this map from now on; what it announced with first entries before stays so.
+    pub(super) fn refers_to(&mut self, map: u8) {
+        if self.map.replace(map).is_none() {
+            for index in self.has.iter() {
+                self.odd.entry(index.0).or_insert(0);
+            }
+        }
+    }
+
     /// The claim under which it announced this chunk.
     pub(super) fn claim(&self, chunk: u32) -> ClaimRef {
         match (self.odd.get(&chunk), self.map) {
@@ -100,6 +109,8 @@ pub(super) struct Swarm {
     pub(super) phase: Phase,
     pub(super) wants: bool,
     pub(super) may_lease: bool,
+    /// What is whole here may be given to who reads it from another origin.
+    pub(super) shareable: bool,
     pub(super) held: ChunkSet,
     /// For each held chunk the claim that it matched.
     claims: Vec<ClaimRef>,
@@ -145,16 +156,17 @@ pub(super) struct PastRound {
 
 impl Swarm {
     pub(super) fn new(id: SwarmId, layout: ChunkLayout) -> Self {
-        let chunks = layout.count();
+        let (chunks, round) = (layout.count(), id.round);
         Self {
             id,
             layout,
             phase: Phase::Fetching,
             wants: false,
             may_lease: false,
+            shareable: false,
             held: ChunkSet::empty(chunks),
             claims: vec![ClaimRef::Entry(0); chunks as usize],
-            evidence: Evidence::new(chunks),
+            evidence: Evidence::new(chunks, round),
             own_map: None,
             neighbours: BTreeMap::new(),
             copies: vec![0; chunks as usize],
@@ -296,12 +308,23 @@ impl Swarm {
         (0..self.chunks()).map(|chunk| self.held_value(chunk)).collect()
     }
 
+    /// Whether what is here may be given to a node that is in this swarm of the same bytes.
+    pub(super) fn serves(&self, other: &SwarmId) -> bool {
+        self.own_map.is_some() && (self.shareable || self.id.origin == other.origin)
+    }
+
+    /// Who vouches for a chunk that is held.
+    pub(super) fn voucher(&self, chunk: u32) -> Option<NodeId> {
+        self.evidence.signer(chunk, self.held_claim(chunk)?)
+    }
+
     pub(super) fn membership(&self) -> Membership {
         let held = match self.phase {
             Phase::Complete => Held::Complete,
             _ => Held::Some(self.held.clone()),
         };
-        Membership { swarm: self.id.clone(), held, wants: self.wants, may_lease: self.may_lease }
+        let (wants, may_lease, shareable) = (self.wants, self.may_lease, self.shareable);
+        Membership { swarm: self.id.clone(), held, wants, may_lease, shareable }
     }
 
     /// The digest matched: the values that are held are the truth.

@@ -4,13 +4,19 @@ use std::time::Duration;
 
 use shoal_proto::{ChunkIndex, NodeId};
 
-use super::links::as_f64;
+use super::links::{Link, as_f64};
 use super::selection::Choice;
 use super::{FetchOutcome, Key, PeerAction, PeerMachine, REMEMBERED_NODES, Timer};
 use crate::Time;
 
 /// A request that takes longer than this many medians is asked of a second peer.
 const OVERDUE: u32 = 3;
+/// A request that takes longer than this many times what it should is given up: the slots share a line, and what was
+/// measured may have been the first of them.
+const GIVEN_UP: f64 = 4.0;
+/// What a request must bring, whatever was measured before, bytes per second: four at once over a line of 5 Mbit/s. One
+/// that stalls is cancelled long before, once a second peer has sent the chunk.
+const SLOWEST: f64 = 128.0 * 1024.0;
 /// Bytes of duplicates that may be saved up: enough for the slots' worth of the largest chunks.
 const SPARE_MAX: f64 = 64.0 * 1024.0 * 1024.0;
 /// A request that is overdue may be doubled on credit, so that a small blob does not wait for a dead peer;
@@ -55,6 +61,14 @@ impl PeerMachine {
     fn overdue_after(&self, len: u64) -> Duration {
         let (least, most) = self.config.hedge_after;
         (self.pace.expected(len) * OVERDUE).clamp(least, most)
+    }
+
+    /// When a request is waited for no longer: large chunks over slow lines take minutes.
+    fn given_up_after(&self, from: &NodeId, len: u64) -> Duration {
+        let link = self.links.get(from).map_or(0.0, Link::pace);
+        let pace = self.pace.median().max(link);
+        let longest = (GIVEN_UP * pace).max(1.0 / SLOWEST);
+        Duration::from_secs_f64((longest * as_f64(len)).clamp(0.0, 3600.0)).max(self.config.hedge_after.1)
     }
 
     /// Takes a request out of the books.
@@ -182,7 +196,12 @@ impl PeerMachine {
             link.slow += 1;
         }
         let age = self.now.since(request.since);
-        if age >= self.config.hedge_after.1 {
+        let longest = self.given_up_after(&request.from, request.len);
+        if age >= longest {
+            // The line may have become slower: the next one gets more time.
+            if let Some(link) = self.links.get_mut(&request.from) {
+                link.observe(age * 2, request.len);
+            }
             self.act(PeerAction::Cancel { request: number });
             self.fetched(number, FetchOutcome::Failed);
             // If nobody else has it, that is for the tracker to know.
@@ -200,8 +219,8 @@ impl PeerMachine {
             self.ask(Choice { key: request.key, chunk: request.chunk, from, twice: true });
         }
         // Look again: later there may be somebody else.
-        let (least, most) = self.config.hedge_after;
-        let again = (self.now + least.max(age / 2)).min(request.since + most);
+        let least = self.config.hedge_after.0;
+        let again = (self.now + least.max(age / 2)).min(request.since + longest);
         self.wake_at(again, Timer::Hedge(number));
     }
 

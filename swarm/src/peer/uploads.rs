@@ -30,11 +30,12 @@ impl PeerMachine {
         }
         let chunk = request.index.0;
         let exact = self.swarm(&request.swarm).and_then(|swarm| swarm.held_value(chunk));
-        // A map that this node verified is right for these bytes wherever they come from.
+        // A map that this node verified is right for these bytes wherever they come from; but not everybody who knows the
+        // digest may have them.
         let verified = || {
             let siblings = self.by_blob.get(&(request.swarm.digest, request.swarm.size))?;
             let swarms = siblings.iter().filter_map(|key| self.swarms.get(key));
-            swarms.filter(|swarm| swarm.own_map.is_some()).find_map(|swarm| swarm.held_value(chunk))
+            swarms.filter(|swarm| swarm.serves(&request.swarm)).find_map(|swarm| swarm.held_value(chunk))
         };
         let Some(want) = exact.or_else(verified) else { return Admission::NotHeld };
         if self.uploads.count >= self.config.uploads {

@@ -1,6 +1,6 @@
 //! A digest matched, or did not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use shoal_proto::message::{Held, Membership, TrackerMessage};
 use shoal_proto::{NodeId, SignedAttestation, SwarmId};
@@ -20,13 +20,25 @@ impl TrackerMachine {
             return;
         }
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
-        let Some(may_lease) = swarm.members.get(&node).map(|member| member.may_lease) else { return };
+        let Some(member) = swarm.members.get(&node) else { return };
+        let (may_lease, shareable) = (member.may_lease, member.shareable);
         let known = swarm.attestations.iter().any(|other| other.attestation.signer == signer);
-        if !known && swarm.attestations.len() < ATTESTATIONS {
+        let current = swarm.id.round == id.round;
+        let before = swarm.attested(self.config.attestations).is_some();
+        if !known && (swarm.attestations.len() < ATTESTATIONS || swarm.readers.contains(&signer)) {
             swarm.attestations.push(signed);
         }
-        let current = swarm.id.round == id.round;
-        self.join(node, Membership { swarm: id, held: Held::Complete, wants: false, may_lease });
+        if !before
+            && id.round > 0
+            && let Some(signed) = swarm.attested(self.config.attestations).cloned()
+        {
+            // Until now nobody's map counted.
+            let wanting = swarm.members.iter().filter(|(_, member)| !member.complete).map(|(node, _)| *node);
+            for node in wanting.collect::<Vec<_>>() {
+                self.send(node, TrackerMessage::Attested(signed.clone()));
+            }
+        }
+        self.join(node, Membership { swarm: id, held: Held::Complete, wants: false, may_lease, shareable });
         if current {
             self.blame(key);
         }
@@ -38,10 +50,18 @@ impl TrackerMachine {
         if swarm.attested(self.config.attestations).is_none() {
             return;
         }
+        let vouches = |node: &NodeId| {
+            let mut attestations = swarm.attestations.iter().map(|signed| &signed.attestation);
+            attestations.any(|other| other.signer != *node && other.swarm.round == swarm.id.round)
+        };
         let mut liars = BTreeSet::new();
         for chunk in 0..swarm.chunks() {
-            // Of several values the tracker does not know the true one; the members do.
-            let [(truth, _)] = swarm.claims.of(chunk) else { continue };
+            // Of several values the tracker does not know the true one; the members do. And who signed for the only one
+            // cannot vouch for it.
+            let [(truth, reader)] = swarm.claims.of(chunk) else { continue };
+            if !vouches(reader) {
+                continue;
+            }
             let before = swarm.past.iter().flat_map(|round| round.of(chunk));
             liars.extend(before.filter(|(value, _)| value != truth).map(|(_, signer)| *signer));
         }
@@ -69,20 +89,27 @@ impl TrackerMachine {
             return;
         }
         swarm.doubters.insert(reporter);
-        // One word against another: who has the bytes whole is believed until more say otherwise.
+        // Who has the bytes whole is believed while more say so than say otherwise.
         let attested = swarm.attested(self.config.attestations).map(|signed| signed.attestation.root);
         let vouching = swarm.attestations.iter().filter(|a| Some(a.attestation.root) == attested).count();
-        if swarm.doubters.len() <= vouching || id.round >= self.config.extra_rounds {
+        if swarm.doubters.len() < vouching || id.round >= self.config.extra_rounds {
             return;
         }
-        if attested.is_some() {
-            swarm.distrusts_complete = true;
+        if swarm.readings_agree() {
+            // Told of a round that does not come, it gives up.
+            let swarm = SwarmId { round: self.config.extra_rounds + 1, ..id.clone() };
+            self.send(node, TrackerMessage::Round { swarm, readers: Vec::new() });
+            return;
         }
-        self.begin_round(key, id.round + 1);
+        // Each node's word counts once: who lies about it cannot do so in each round.
+        if swarm.accusers.insert(reporter) {
+            self.begin_round(key, id.round + 1, Some(node));
+        }
     }
 
-    /// All begin anew; those least likely to have lied before read now.
-    pub(super) fn begin_round(&mut self, key: SwarmKey, round: u32) {
+    /// All begin anew, and one reads: who said that the digest does not match, if it may. If what it signs for is
+    /// wrong then, it lied, or the origin delivers wrong bytes.
+    pub(super) fn begin_round(&mut self, key: SwarmKey, round: u32, accuser: Option<NodeKey>) {
         let Some(swarm) = self.swarms.get(&key) else { return };
         let grants: Vec<u64> = swarm.grants.keys().copied().collect();
         for grant in grants {
@@ -92,7 +119,12 @@ impl TrackerMachine {
         let next = Swarm::new(SwarmId { round, ..swarm.id.clone() }, swarm.layout);
         let before = std::mem::replace(swarm, next);
         swarm.queued = before.queued;
-        swarm.distrusts_complete = before.distrusts_complete;
+        swarm.one_stream = before.one_stream;
+        // Somebody lied, and those who call themselves complete may be the ones.
+        swarm.distrusts_complete = true;
+        swarm.accusers = before.accusers;
+        swarm.read_before = before.read_before;
+        swarm.read_before.extend(before.readers);
         swarm.past = before.past;
         swarm.suspicion = before.suspicion;
         for signer in before.claims.signers() {
@@ -103,6 +135,7 @@ impl TrackerMachine {
         swarm.lessees = before.lessees;
         let chunks = swarm.chunks();
         swarm.zones = before.zones;
+        swarm.complete = before.complete;
         for zone in swarm.zones.values_mut() {
             zone.places = super::swarm_state::Places::new(chunks);
             zone.grants = 0;
@@ -110,16 +143,10 @@ impl TrackerMachine {
         for member in swarm.members.values_mut() {
             member.neighbours.clear();
         }
-        let id = swarm.id.clone();
-        let members: BTreeMap<NodeKey, bool> =
-            swarm.members.iter().map(|(node, member)| (*node, member.complete)).collect();
-        for (node, complete) in &members {
-            if !complete {
-                self.send(*node, TrackerMessage::Round(id.clone()));
-            }
-        }
-        for node in members.keys() {
-            self.top_up(key, *node);
+        let members: Vec<NodeKey> = swarm.members.keys().copied().collect();
+        self.appoint(key, accuser);
+        for node in members {
+            self.top_up(key, node);
         }
         self.stir(key);
     }

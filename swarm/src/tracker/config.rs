@@ -53,7 +53,7 @@ impl Default for TrackerConfig {
             lease_time: Duration::from_secs(2),
             lease_time_max: Duration::from_secs(60),
             throttled_max: Duration::from_secs(300),
-            extra_rounds: 2,
+            extra_rounds: crate::EXTRA_ROUNDS,
             attestations: 1,
             report_within: Duration::from_secs(1),
             facts: 16_384,

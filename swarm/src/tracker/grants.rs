@@ -1,12 +1,13 @@
 //! The life of a lease: progress, time, return, loss of its holder.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
 use shoal_proto::message::{Lease, LeaseFailure, LeaseKind, TrackerMessage};
 use shoal_proto::{ChunkIndex, Entry, LeaseToken, SignedEntry, SwarmId};
 
-use super::swarm_state::{Grant, Place, Swarm};
+use super::swarm_state::{Grant, Place};
 use super::{NodeKey, SwarmKey, Timer, TrackerMachine, ZoneKey, round_0};
 
 /// Rest after a lease that failed; doubles up to the longest.
@@ -36,15 +37,17 @@ impl TrackerMachine {
             None => Some(&mut swarm.places),
             Some(zone) => swarm.zones.get_mut(&zone).map(|zone| &mut zone.places),
         };
+        let mut left = BTreeSet::new();
         if let Some(places) = places {
-            chunks.clone().for_each(|chunk| places.set(chunk, Place::Leased));
+            left.extend(chunks.clone().filter(|chunk| places.get(*chunk) == Place::Absent));
+            left.iter().for_each(|chunk| places.set(*chunk, Place::Leased));
         }
         match zone.and_then(|zone| swarm.zones.get_mut(&zone)) {
             None => swarm.origin_grants += 1,
             Some(zone) => zone.grants += 1,
         }
         let ends = self.now + lasts;
-        let grant = Grant { node, zone, left: chunks.clone().collect(), lasts, ends, moved: self.now };
+        let grant = Grant { node, zone, chunks: chunks.clone(), left, lasts, ends, moved: self.now };
         swarm.grants.insert(counter, grant);
         let token = LeaseToken { epoch: self.epoch, counter };
         let lease = Lease { swarm: swarm.id.clone(), token, chunks, kind, lasts };
@@ -86,11 +89,13 @@ impl TrackerMachine {
 
     /// A node has a chunk. Whoever held a lease on it need not bring it any more.
     pub(super) fn present(&mut self, key: SwarmKey, node: NodeKey, chunk: u32) {
-        let Some(zone) = self.nodes.get(&node).map(|node| node.zone) else { return };
+        let Some((zone, id)) = self.nodes.get(&node).map(|node| (node.zone, node.info.node)) else { return };
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         swarm.starving.remove(&chunk);
         let mut ended = Vec::new();
-        for scope in [None, Some(zone)] {
+        // In a later round a chunk is in the cluster once somebody who counts said so.
+        let cluster = swarm.trusts(&id).then_some(None);
+        for scope in cluster.into_iter().chain([Some(zone)]) {
             let places = match scope {
                 None => Some(&mut swarm.places),
                 Some(zone) => swarm.zones.get_mut(&zone).map(|zone| &mut zone.places),
@@ -119,7 +124,7 @@ impl TrackerMachine {
         }
     }
 
-    fn revoke(&mut self, key: SwarmKey, counter: u64, holder: NodeKey) {
+    pub(super) fn revoke(&mut self, key: SwarmKey, counter: u64, holder: NodeKey) {
         let Some(swarm) = self.swarms.get(&key) else { return };
         let token = LeaseToken { epoch: self.epoch, counter };
         let message = TrackerMessage::Revoke { swarm: swarm.id.clone(), token };
@@ -149,12 +154,18 @@ impl TrackerMachine {
         if self.shunned.contains(&me) || !self.is_member(key, node) {
             return;
         }
-        let Some(chunks) = self.swarms.get(&key).map(Swarm::chunks) else { return };
+        let Some(swarm) = self.swarms.get(&key).filter(|swarm| swarm.trusts(&me)) else { return };
+        let chunks = swarm.chunks();
         let own = |entry: &Entry| entry.signer == me && entry.swarm == *id && entry.index.0 < chunks;
         let known: Vec<&SignedEntry> = entries.iter().filter(|signed| own(&signed.entry)).collect();
-        // Renewed first: what comes last ends it.
-        if token.epoch == self.epoch && !known.is_empty() {
-            self.renew(key, node, token.counter, known.len());
+        let is_new = |signed: &&&SignedEntry| swarm.claims.of(signed.entry.index.0).is_empty();
+        let new = known.iter().filter(is_new).count();
+        // Renewed first: what comes last ends it. What was there before is no progress.
+        if token.epoch == self.epoch {
+            self.notice_stream(key, node, token.counter, &known);
+            if new > 0 {
+                self.renew(key, node, token.counter, new);
+            }
         }
         for signed in &known {
             let ChunkIndex(chunk) = signed.entry.index;

@@ -64,7 +64,8 @@ impl TrackerMachine {
             zone.members.remove(node);
             zone.wanting.remove(node);
         }
-        if let Some(roster) = self.blobs.get_mut(&blob).and_then(|blob| blob.complete.get_mut(&zone)) {
+        let shared = self.blobs.get_mut(&blob).and_then(|blob| blob.complete.get_mut(&zone));
+        for roster in shared.into_iter().chain(swarm.complete.get_mut(&zone)) {
             roster.remove(node);
         }
         if let Some(node) = self.nodes.get_mut(&node) {
@@ -115,15 +116,17 @@ impl TrackerMachine {
         let asked = membership.swarm.round;
         if asked > round && asked <= self.config.extra_rounds && membership.held != Held::Complete {
             // A tracker that came back empty learns of a later round.
-            self.begin_round(key, asked);
+            self.begin_round(key, asked, None);
         }
         let complete = membership.held == Held::Complete;
         let new = self.enlist(key, node, &membership);
         let Some(swarm) = self.swarms.get(&key) else { return };
-        let id = swarm.id.clone();
-        if asked < id.round && !complete {
-            self.send(node, TrackerMessage::Round(id));
-        } else if let Held::Some(held) = &membership.held
+        if !complete && (asked < swarm.id.round || (new && swarm.id.round > 0)) {
+            self.tell_round(key, [node]);
+        }
+        let Some(swarm) = self.swarms.get(&key) else { return };
+        if asked == swarm.id.round
+            && let Held::Some(held) = &membership.held
             && held.len() == swarm.chunks()
         {
             for index in held.iter() {
@@ -153,14 +156,17 @@ impl TrackerMachine {
         member.wants = membership.wants && !complete;
         member.may_lease = membership.may_lease;
         member.complete = complete;
+        member.shareable = membership.shareable;
         swarm.lessees.set(node, member.wants && member.may_lease && !member.refused && trusted);
         let wants = member.wants && trusted;
         let state = swarm.zones.entry(zone).or_insert_with(|| Zone::new(chunks));
         state.members.set(node, trusted);
         state.wanting.set(node, wants);
         let blob = (swarm.id.digest, swarm.id.size);
+        let shared = membership.shareable;
+        swarm.complete.entry(zone).or_default().set(node, complete && trusted && !shared);
         let whole = self.blobs.entry(blob).or_default().complete.entry(zone).or_default();
-        whole.set(node, complete && trusted);
+        whole.set(node, complete && trusted && shared);
         new
     }
 

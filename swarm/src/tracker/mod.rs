@@ -12,6 +12,7 @@ mod grants;
 mod membership;
 mod neighbours;
 mod origin_leases;
+mod readers;
 mod roster;
 mod snapshot;
 mod starved;
@@ -57,21 +58,11 @@ struct Node {
     rests_until: Time,
 }
 
-/// All swarms of the same bytes, and who has them whole: such a node serves each of these swarms.
+/// All swarms of the same bytes, and who has them whole and may give them to each of these swarms.
 #[derive(Debug, Default)]
 struct Blob {
     swarms: BTreeSet<SwarmKey>,
     complete: BTreeMap<ZoneKey, Roster>,
-}
-
-impl Blob {
-    fn is_complete_in(&self, zone: ZoneKey) -> bool {
-        self.complete.get(&zone).is_some_and(|nodes| !nodes.is_empty())
-    }
-
-    fn is_complete_somewhere(&self) -> bool {
-        self.complete.values().any(|nodes| !nodes.is_empty())
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -178,6 +169,13 @@ impl TrackerMachine {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// Who has a swarm's bytes whole, by zone: its own members, and those of other swarms that may share them.
+    fn whole<'a>(&'a self, swarm: &'a Swarm) -> impl Iterator<Item = (ZoneKey, &'a Roster)> {
+        let shared = self.blobs.get(&(swarm.id.digest, swarm.id.size)).map(|blob| &blob.complete);
+        let all = swarm.complete.iter().chain(shared.into_iter().flatten());
+        all.filter(|(_, nodes)| !nodes.is_empty()).map(|(zone, nodes)| (*zone, nodes))
+    }
+
     fn send(&mut self, to: NodeKey, message: TrackerMessage) {
         if let Some(node) = self.nodes.get(&to) {
             self.actions.push_back(TrackerAction::Send { to: node.info.node, message });
@@ -251,10 +249,6 @@ impl TrackerMachine {
     /// What has nothing to do with swarms' chunks.
     fn fact(&mut self, node: NodeKey, message: NodeMessage) {
         match message {
-            NodeMessage::Lookup { request, digest } => {
-                let size = self.size_of(digest);
-                self.send(node, TrackerMessage::Found { request, size });
-            }
             NodeMessage::Tag(record) => self.facts.add_tag(self.now, record),
             NodeMessage::TagLookup { request, registry, repository, tag } => {
                 let record = self.facts.tag(self.now, registry, repository, tag);
@@ -267,12 +261,6 @@ impl TrackerMachine {
             }
             _ => {}
         }
-    }
-
-    /// The size of a blob that a member has whole.
-    fn size_of(&self, digest: Digest) -> Option<u64> {
-        let mut sizes = self.blobs.range((digest, 0)..=(digest, u64::MAX));
-        sizes.find(|(_, blob)| blob.is_complete_somewhere()).map(|((_, size), _)| *size)
     }
 
     /// Origin leases are given once the nodes said what they hold: what one has need not be read again.

@@ -79,12 +79,11 @@ impl TrackerMachine {
             let other = self.rng.choice(&zones).and_then(|zone| swarm.zones.get(zone));
             drawn.extend(other.and_then(|zone| zone.members.draw(&mut self.rng)));
         }
-        let blob = self.blobs.get(&(swarm.id.digest, swarm.id.size));
-        let whole = blob.map(|blob| blob.complete.iter().filter(|(other, _)| **other == zone));
-        let whole: Vec<NodeKey> = whole
-            .into_iter()
-            .flatten()
-            .flat_map(|(_, nodes)| nodes.sample(WHOLE, &mut self.rng))
+        let mut rng = self.rng.fork();
+        let whole: Vec<NodeKey> = self
+            .whole(swarm)
+            .filter(|(other, _)| *other == zone)
+            .flat_map(|(_, nodes)| nodes.sample(WHOLE, &mut rng))
             .filter(|node| !swarm.members.contains_key(node))
             .collect();
         for other in drawn.into_iter().take(want * 2) {

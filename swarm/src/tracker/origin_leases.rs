@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
-use shoal_proto::RegistryName;
 use shoal_proto::message::LeaseKind;
+use shoal_proto::{RegistryName, SignedEntry};
 
-use super::swarm_state::Swarm;
+use super::swarm_state::{Grant, Place, Swarm};
 use super::{NodeKey, SwarmKey, Timer, TrackerMachine};
 use crate::Time;
 
@@ -84,12 +84,11 @@ impl TrackerMachine {
     /// Puts a swarm where it belongs in its origin's queue; gives the origin's name if leases may be given.
     pub(super) fn queue(&mut self, key: SwarmKey) -> Option<RegistryName> {
         let swarm = self.swarms.get(&key)?;
-        let blob = self.blobs.get(&(swarm.id.digest, swarm.id.size));
-        let whole = blob.is_some_and(super::Blob::is_complete_somewhere) && !swarm.distrusts_complete;
+        let whole = !swarm.distrusts_complete && self.whole(swarm).next().is_some();
         let needs = swarm.places.absent() > 0
             && !whole
             && !swarm.lessees.is_empty()
-            && swarm.origin_grants < self.config.leases_per_blob;
+            && swarm.origin_grants < if swarm.one_stream { 1 } else { self.config.leases_per_blob };
         let given = u64::from(swarm.chunks() - swarm.places.absent()) * 1000;
         let share = u32::try_from(given / u64::from(swarm.chunks().max(1))).unwrap_or(1000);
         let place = needs.then_some((swarm.chunks() > SMALL, share));
@@ -141,53 +140,91 @@ impl TrackerMachine {
         let per_blob = u32::try_from(self.config.leases_per_blob).unwrap_or(u32::MAX).max(1);
         let most = self.config.lease_chunks.max(LEAST);
         let chunks = swarm.places.first_absent(swarm.places.absent().div_ceil(per_blob).clamp(LEAST, most));
-        let lasts = self.lease_time(swarm);
+        let (chunks, lasts) = if swarm.one_stream {
+            let last = (0..swarm.chunks()).rfind(|chunk| swarm.places.get(*chunk) == Place::Absent);
+            (swarm.places.front()..last.map_or(chunks.end, |last| last + 1), self.stream_time(swarm))
+        } else {
+            (chunks, self.lease_time(swarm))
+        };
         let Some(node) = self.lessee(key, &chunks) else { return false };
         self.grant(key, node, None, chunks, lasts, LeaseKind::Origin);
         true
     }
 
+    /// How long one stream of the whole blob may go without progress: what is here already comes first.
+    fn stream_time(&self, swarm: &Swarm) -> Duration {
+        self.lease_time(swarm).saturating_mul(swarm.places.front() + 1).min(self.config.lease_time_max)
+    }
+
+    /// A holder that brings chunks outside its lease reads from an origin that ignores Range, and so gets all of the
+    /// blob: it is left to it, and nobody else reads.
+    pub(super) fn notice_stream(
+        &mut self,
+        key: SwarmKey,
+        node: NodeKey,
+        counter: u64,
+        entries: &[&SignedEntry],
+    ) {
+        let Some(swarm) = self.swarms.get(&key).filter(|swarm| !swarm.one_stream) else { return };
+        let of_node = |grant: &&Grant| grant.node == node && grant.zone.is_none();
+        let Some(grant) = swarm.grants.get(&counter).filter(of_node) else { return };
+        if entries.iter().all(|signed| grant.chunks.contains(&signed.entry.index.0)) {
+            return;
+        }
+        let from_origin = swarm.grants.iter().filter(|(_, grant)| grant.zone.is_none());
+        let others: Vec<(u64, NodeKey)> = from_origin
+            .filter(|(other, _)| **other != counter)
+            .map(|(other, held)| (*other, held.node))
+            .collect();
+        for (other, holder) in others {
+            self.revoke(key, other, holder);
+            self.end_grant(key, other);
+        }
+        let Some(lasts) = self.swarms.get(&key).map(|swarm| self.stream_time(swarm)) else { return };
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        swarm.one_stream = true;
+        let Some(grant) = swarm.grants.get_mut(&counter) else { return };
+        self.timers.remove(&(grant.ends, Timer::LeaseEnds(key, counter)));
+        (grant.lasts, grant.ends) = (lasts, self.now + lasts);
+        self.timers.insert((grant.ends, Timer::LeaseEnds(key, counter)));
+        for chunk in swarm.places.front()..swarm.places.len() {
+            if swarm.places.get(chunk) == Place::Absent {
+                swarm.places.set(chunk, Place::Leased);
+                grant.left.insert(chunk);
+            }
+        }
+    }
+
     /// The node to give these chunks to.
     fn lessee(&mut self, key: SwarmKey, chunks: &Range<u32>) -> Option<NodeKey> {
         let swarm = self.swarms.get(&key)?;
+        if swarm.id.round > 0 {
+            return self.reader(key);
+        }
         let lessees = swarm.lessees.len().max(1);
         let most = self.config.leases_per_node.max(self.config.leases_per_blob.div_ceil(lessees));
-        if swarm.past.is_empty()
-            && let Some(node) = self.starving_for(swarm, &swarm.lessees, chunks)
-        {
+        if let Some(node) = self.starving_for(swarm, &swarm.lessees, chunks) {
             return Some(node);
         }
         let mut rested = None;
         let mut best = None;
-        let all_suspect = !swarm.past.is_empty()
-            && swarm.members.keys().all(|node| {
-                let id = self.nodes.get(node).map(|node| node.info.node);
-                !swarm.lessees.contains(*node) || id.is_some_and(|id| swarm.is_suspect(&id, chunks))
-            });
-        // In a later round few may be left, and a draw may miss them.
-        let looked_at = if swarm.past.is_empty() { LOOKED_AT } else { usize::MAX };
-        for key in swarm.lessees.sample(looked_at, &mut self.rng) {
+        for key in swarm.lessees.sample(LOOKED_AT, &mut self.rng) {
             let Some(node) = self.nodes.get(&key) else { continue };
             if node.rests_until > self.now {
                 rested = Some(rested.map_or(node.rests_until, |at: Time| at.min(node.rests_until)));
                 continue;
             }
-            if !all_suspect && swarm.is_suspect(&node.info.node, chunks) {
-                continue;
-            }
-            // One likelier to have lied does not get what a better one has no hands free for.
-            let suspicion = swarm.suspicion(&node.info.node);
             let busy = swarm.grants_of(key, None) >= most;
             let in_zone = swarm.grants.values().filter(|grant| {
                 grant.zone.is_none()
                     && self.nodes.get(&grant.node).is_some_and(|other| other.zone == node.zone)
             });
-            let rank = (suspicion, busy, node.leases, in_zone.count());
+            let rank = (busy, node.leases, in_zone.count());
             if best.is_none_or(|(known, _)| rank < known) {
                 best = Some((rank, key));
             }
         }
-        let best = best.filter(|((_, busy, ..), _)| !busy);
+        let best = best.filter(|((busy, ..), _)| !busy);
         if best.is_none()
             && let Some(at) = rested
         {

@@ -38,10 +38,10 @@ impl TrackerMachine {
     /// Nodes of this zone that have it whole and are not its neighbours yet.
     fn whole_copies(&mut self, key: SwarmKey, node: NodeKey, zone: ZoneKey) -> Vec<NodeKey> {
         let Some(swarm) = self.swarms.get(&key) else { return Vec::new() };
-        let blob = self.blobs.get(&(swarm.id.digest, swarm.id.size));
-        let Some(whole) = blob.and_then(|blob| blob.complete.get(&zone)) else { return Vec::new() };
         let Some(member) = swarm.members.get(&node) else { return Vec::new() };
-        let drawn = whole.sample(4 * NAMED, &mut self.rng).into_iter();
+        let mut rng = self.rng.fork();
+        let near = self.whole(swarm).filter(|(other, _)| *other == zone);
+        let drawn = near.flat_map(|(_, nodes)| nodes.sample(4 * NAMED, &mut rng));
         drawn.filter(|other| *other != node && !member.neighbours.contains(other)).take(NAMED).collect()
     }
 

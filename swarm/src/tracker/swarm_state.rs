@@ -94,6 +94,7 @@ pub(super) struct Member {
     pub(super) wants: bool,
     pub(super) may_lease: bool,
     pub(super) complete: bool,
+    pub(super) shareable: bool,
     /// The origin refused it.
     pub(super) refused: bool,
     /// Members that it was told of, or that were told of it.
@@ -128,7 +129,9 @@ pub(super) struct Grant {
     pub(super) node: NodeKey,
     /// Into which zone; `None`: from the origin.
     pub(super) zone: Option<ZoneKey>,
-    /// Chunks still to come; few.
+    /// What the holder was told to bring.
+    pub(super) chunks: Range<u32>,
+    /// Chunks still to come; few, but for an origin that sends the blob as one stream.
     pub(super) left: BTreeSet<u32>,
     pub(super) lasts: Duration,
     pub(super) ends: Time,
@@ -183,6 +186,8 @@ pub(super) struct Swarm {
     pub(super) layout: ChunkLayout,
     pub(super) members: BTreeMap<NodeKey, Member>,
     pub(super) zones: BTreeMap<ZoneKey, Zone>,
+    /// Members that have it whole and give it to nobody but members.
+    pub(super) complete: BTreeMap<ZoneKey, Roster>,
     pub(super) places: Places,
     /// What was signed in this round.
     pub(super) claims: Claims,
@@ -190,6 +195,8 @@ pub(super) struct Swarm {
     pub(super) entries: Vec<SignedEntry>,
     pub(super) grants: BTreeMap<u64, Grant>,
     pub(super) origin_grants: usize,
+    /// The origin ignores Range: whoever reads gets all, from the start.
+    pub(super) one_stream: bool,
     /// Who may be given an origin lease.
     pub(super) lessees: Roster,
     /// Its place in its origin's queue.
@@ -199,8 +206,15 @@ pub(super) struct Swarm {
     /// Who signed in a round that ended; absent: nothing.
     pub(super) suspicion: BTreeMap<NodeId, Suspicion>,
     pub(super) attestations: Vec<SignedAttestation>,
-    /// Who said that the digest does not match.
+    /// Who said in this round that the digest does not match.
     pub(super) doubters: BTreeSet<NodeId>,
+    /// Whose word began a round; once each.
+    pub(super) accusers: BTreeSet<NodeId>,
+    /// In a later round: who reads, and all whose entries count, the last one last.
+    pub(super) reader: Option<NodeKey>,
+    pub(super) readers: Vec<NodeId>,
+    /// Readers of later rounds that failed as well.
+    pub(super) read_before: BTreeSet<NodeId>,
     /// Who last found a chunk out of reach: the best to bring it, for others may have it already.
     pub(super) starving: BTreeMap<u32, NodeKey>,
     /// Sources that call themselves complete did not deliver.
@@ -215,17 +229,23 @@ impl Swarm {
             layout,
             members: BTreeMap::new(),
             zones: BTreeMap::new(),
+            complete: BTreeMap::new(),
             places: Places::new(chunks),
             claims: Claims::new(chunks),
             entries: Vec::new(),
             grants: BTreeMap::new(),
             origin_grants: 0,
+            one_stream: false,
             lessees: Roster::default(),
             queued: None,
             past: Vec::new(),
             suspicion: BTreeMap::new(),
             attestations: Vec::new(),
             doubters: BTreeSet::new(),
+            accusers: BTreeSet::new(),
+            reader: None,
+            readers: Vec::new(),
+            read_before: BTreeSet::new(),
             starving: BTreeMap::new(),
             distrusts_complete: false,
         }
@@ -235,21 +255,33 @@ impl Swarm {
         self.layout.count()
     }
 
-    /// The attestation that enough members signed, if no other has as many.
+    /// The attestation that enough members signed, if no other has as many. In a later round one of them is the reader.
     pub(super) fn attested(&self, needed: usize) -> Option<&SignedAttestation> {
         let votes =
             |root: &[u8; 32]| self.attestations.iter().filter(|a| a.attestation.root == *root).count();
-        let best = self.attestations.iter().max_by_key(|signed| votes(&signed.attestation.root))?;
+        let backed = self.attestations.iter().filter(|a| self.trusts(&a.attestation.signer));
+        let best = backed.max_by_key(|signed| votes(&signed.attestation.root))?;
         let root = best.attestation.root;
-        let others = self.attestations.iter().filter(|other| other.attestation.root != root);
+        let others = self
+            .attestations
+            .iter()
+            .filter(|other| other.attestation.root != root && self.trusts(&other.attestation.signer));
         let contested = others.into_iter().any(|other| votes(&other.attestation.root) >= votes(&root));
         (votes(&root) >= needed && !contested).then_some(best)
     }
 
-    /// Whether this node signed for one of these chunks in a round that failed.
-    pub(super) fn is_suspect(&self, node: &NodeId, chunks: &Range<u32>) -> bool {
-        let signed = |round: &Claims, chunk| round.of(chunk).iter().any(|(_, signer)| signer == node);
-        self.past.iter().any(|round| chunks.clone().any(|chunk| signed(round, chunk)))
+    /// Whether what this node signs for counts in this round.
+    pub(super) fn trusts(&self, node: &NodeId) -> bool {
+        self.id.round == 0 || self.readers.contains(node)
+    }
+
+    /// Whether two rounds gave the same values, each chunk read by different nodes: then nobody lied but the origin.
+    pub(super) fn readings_agree(&self) -> bool {
+        let agree = |before: &Claims, chunk| match (before.of(chunk), self.claims.of(chunk)) {
+            ([(value, signer)], [(again, reader)]) => value == again && signer != reader,
+            _ => false,
+        };
+        self.past.iter().any(|before| (0..self.chunks()).all(|chunk| agree(before, chunk)))
     }
 
     pub(super) fn suspicion(&self, node: &NodeId) -> Suspicion {

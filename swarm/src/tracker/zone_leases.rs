@@ -17,10 +17,10 @@ impl TrackerMachine {
     pub(super) fn give_zone_leases(&mut self, key: SwarmKey) {
         let Some(swarm) = self.swarms.get(&key) else { return };
         let zones: Vec<ZoneKey> = swarm.zones.keys().copied().collect();
-        let blob = (swarm.id.digest, swarm.id.size);
         let trusted = !swarm.distrusts_complete;
         for zone in zones {
-            let whole = trusted && self.blobs.get(&blob).is_some_and(|blob| blob.is_complete_in(zone));
+            let Some(swarm) = self.swarms.get(&key) else { return };
+            let whole = trusted && self.whole(swarm).any(|(other, _)| other == zone);
             while !whole && self.give_zone_lease(key, zone) {}
         }
     }
@@ -63,8 +63,7 @@ impl TrackerMachine {
 
     fn has(&self, swarm: &Swarm, node: NodeKey, chunk: u32) -> bool {
         let Some(zone) = self.nodes.get(&node).map(|node| node.zone) else { return false };
-        let blob = self.blobs.get(&(swarm.id.digest, swarm.id.size));
-        let whole = blob.and_then(|blob| blob.complete.get(&zone)).is_some_and(|nodes| nodes.contains(node));
+        let whole = self.whole(swarm).any(|(other, nodes)| other == zone && nodes.contains(node));
         let first = swarm.zones.get(&zone).is_some_and(|zone| zone.places.get(chunk) == Place::At(node));
         whole || first
     }
@@ -78,8 +77,7 @@ impl TrackerMachine {
             Place::At(node) if swarm.members.contains_key(&node) => Some(node),
             _ => None,
         });
-        let whole = self.blobs.get(&(swarm.id.digest, swarm.id.size)).into_iter();
-        let whole = whole.flat_map(|blob| blob.complete.values()).filter_map(|nodes| nodes.draw(&mut rng));
+        let whole = self.whole(swarm).filter_map(|(_, nodes)| nodes.draw(&mut rng));
         let sources: Vec<NodeKey> = firsts.chain(whole).filter(|node| self.is_source(*node, zone)).collect();
         // Another one after each lease: one that did not deliver is not asked again and again.
         sources.get(rng.usize(..sources.len().max(1))).copied()

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shoal_proto::message::{
-    ChunkRequest, Held, Lease, LeaseFailure, LeaseKind, NodeMessage, PeerInfo, PeerMessage, Place,
+    ChunkRequest, Held, Lease, LeaseFailure, LeaseKind, NodeMessage, PeerInfo, PeerMessage, Place, Proof,
     TrackerMessage,
 };
 use shoal_proto::{
@@ -69,6 +69,17 @@ pub enum Manner {
     LiesUnderLease,
     /// Accepts requests and never answers.
     Stalls,
+    /// Claims all chunks in each round, without a lease, with entries of its own for wrong bytes, which it delivers.
+    ClaimsWrongEntries,
+    /// The same with a map that it attested.
+    AttestsWrongMap,
+}
+
+impl Manner {
+    /// It does nothing of what its machine would do but to take part.
+    fn claims_all(self) -> bool {
+        matches!(self, Self::ClaimsWrongEntries | Self::AttestsWrongMap)
+    }
 }
 
 pub struct Sim {
@@ -88,6 +99,8 @@ pub struct Sim {
     cancelled: BTreeSet<u64>,
     cancelled_leases: BTreeSet<LeaseToken>,
     linked: BTreeSet<usize>,
+    /// What a liar claims to have, in its present round.
+    claims: Option<SwarmId>,
     pub first_chunk: Option<Time>,
     pub complete: BTreeMap<SwarmId, Time>,
     pub failed: BTreeMap<SwarmId, FailReason>,
@@ -107,9 +120,27 @@ enum Ev {
     Peer(usize, Box<PeerEvent>),
     Tracker(u64, Box<TrackerEvent>),
     ToNode(u64, usize, Box<TrackerMessage>),
-    Request { from: usize, to: usize, request: u64, chunk: ChunkRequest, want: ChunkValue },
-    Arrived { from: usize, to: usize, request: u64, chunk: ChunkRequest, want: ChunkValue, len: u64 },
-    OriginChunk { node: usize, lease: Box<Lease>, chunk: u32 },
+    Request {
+        from: usize,
+        to: usize,
+        request: u64,
+        chunk: ChunkRequest,
+        want: ChunkValue,
+    },
+    Arrived {
+        from: usize,
+        to: usize,
+        request: u64,
+        chunk: ChunkRequest,
+        want: ChunkValue,
+        value: ChunkValue,
+        len: u64,
+    },
+    OriginChunk {
+        node: usize,
+        lease: Box<Lease>,
+        chunk: u32,
+    },
     Tick(usize),
     TrackerTick(u64),
     Link(usize, usize),
@@ -146,6 +177,8 @@ pub struct World {
     pub throttle_for: Duration,
     pub refused: BTreeSet<usize>,
     pub origin_is_down: bool,
+    /// This one alone is down.
+    pub dead_origin: Option<&'static str>,
     /// The origin delivers other bytes than the digest says.
     pub origin_lies: bool,
     /// The origin knows no Range: it sends the whole blob whatever was asked for.
@@ -192,6 +225,7 @@ impl World {
             throttle_for: Duration::ZERO,
             refused: BTreeSet::new(),
             origin_is_down: false,
+            dead_origin: None,
             origin_lies: false,
             origin_sends_all: false,
             queue: BTreeMap::new(),
@@ -231,6 +265,7 @@ impl World {
             cancelled: BTreeSet::new(),
             cancelled_leases: BTreeSet::new(),
             linked: BTreeSet::new(),
+            claims: None,
             first_chunk: None,
             complete: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -289,7 +324,14 @@ impl World {
 
     pub fn join(&mut self, node: usize, swarm: &SwarmId) {
         let held = Held::Some(ChunkSet::empty(chunks(swarm)));
-        let may_lease = self.nodes[node].may_lease;
+        let liar = self.nodes[node].manner.claims_all();
+        let may_lease = self.nodes[node].may_lease && !liar;
+        if liar {
+            self.nodes[node].claims = Some(swarm.clone());
+            // It does not finish.
+            let now = self.now;
+            self.nodes[node].complete.insert(swarm.clone(), now);
+        }
         let event = PeerEvent::Join { swarm: swarm.clone(), held, proof: None, wants: true, may_lease };
         self.feed(node, event);
         let all = 0..chunks(swarm);
@@ -334,6 +376,11 @@ impl World {
 
     fn act(&mut self, node: usize, action: PeerAction) {
         let id = self.nodes[node].info.node;
+        let takes_part =
+            matches!(action, PeerAction::ToTracker(_) | PeerAction::Connect(_) | PeerAction::Disconnect(_));
+        if self.nodes[node].manner.claims_all() && !takes_part {
+            return;
+        }
         match action {
             PeerAction::ToTracker(message) => {
                 if let NodeMessage::Starved { .. } = message {
@@ -391,6 +438,32 @@ impl World {
         }
     }
 
+    /// A liar tells a neighbour that it has everything.
+    fn claim(&mut self, node: usize, to: usize) {
+        let Sim { manner, claims: Some(swarm), info, .. } = &self.nodes[node] else { return };
+        let (signer, all) = (info.node, 0..chunks(swarm));
+        let entry = |chunk| {
+            let (index, value) = (ChunkIndex(chunk), wrong(swarm, chunk));
+            let token = LeaseToken { epoch: 1, counter: 1 };
+            SignedEntry {
+                entry: Entry { swarm: swarm.clone(), index, value, token, signer },
+                signature: [0; 64],
+            }
+        };
+        let (held, proof) = if *manner == Manner::AttestsWrongMap {
+            let attestation = Attestation { swarm: swarm.clone(), root: [6; 32], signer };
+            let attestation = SignedAttestation { attestation, signature: [0; 64] };
+            (
+                Held::Complete,
+                Proof::Map { values: all.map(|chunk| wrong(swarm, chunk)).collect(), attestation },
+            )
+        } else {
+            (Held::Some(ChunkSet::full(all.end)), Proof::Entries(all.map(entry).collect()))
+        };
+        let message = PeerMessage::State { swarm: swarm.clone(), held, proof };
+        self.later(LATENCY, Ev::Peer(to, Box::new(peer_message(message, signer))));
+    }
+
     fn whole(&mut self, node: usize, swarm: SwarmId) {
         let bytes = self.nodes[node].bytes.entry(swarm.clone()).or_default();
         let right = (0..chunks(&swarm)).all(|chunk| bytes.get(&chunk) == Some(&truth(&swarm, chunk)));
@@ -414,7 +487,7 @@ impl World {
             Some(LeaseFailure::Refused)
         } else if throttled {
             Some(LeaseFailure::Throttled(self.origin_throttled_until.since(self.now)))
-        } else if self.origin_is_down {
+        } else if self.origin_is_down || self.dead_origin == Some(lease.swarm.origin.as_str()) {
             Some(LeaseFailure::Unreachable)
         } else {
             None
@@ -476,7 +549,11 @@ impl World {
             return;
         }
         let asker = self.nodes[from].info.node;
-        let admission = self.nodes[to].machine.admit(self.now, asker, &chunk);
+        let admission = if self.nodes[to].manner.claims_all() {
+            Admission::Serve { want }
+        } else {
+            self.nodes[to].machine.admit(self.now, asker, &chunk)
+        };
         let refuse = |outcome| Box::new(PeerEvent::Fetched { request, outcome });
         match admission {
             Admission::Busy => {
@@ -499,9 +576,22 @@ impl World {
                 let got = self.nodes[from].down_free.max(sent - took) + took;
                 self.nodes[from].down_free = got;
                 let at = Time::from(Duration::from_secs_f64(got)) + LATENCY;
-                self.at(at, Ev::Arrived { from, to, request, chunk, want, len });
+                let value = self.sends(to, &chunk);
+                self.at(at, Ev::Arrived { from, to, request, chunk, want, value, len });
             }
         }
+    }
+
+    /// What a node sends for a chunk.
+    fn sends(&self, to: usize, chunk: &ChunkRequest) -> ChunkValue {
+        let manner = self.nodes[to].manner;
+        let lies = manner == Manner::SendsWrongBytes || manner.claims_all();
+        let own = self.nodes[to].bytes.iter().find_map(|(id, bytes)| {
+            let same = id.digest == chunk.swarm.digest && id.size == chunk.swarm.size;
+            bytes.get(&chunk.index.0).filter(|_| same)
+        });
+        let own = self.nodes[to].bytes.get(&chunk.swarm).and_then(|bytes| bytes.get(&chunk.index.0)).or(own);
+        if lies { wrong(&chunk.swarm, chunk.index.0) } else { own.copied().unwrap() }
     }
 
     fn arrived(
@@ -510,7 +600,7 @@ impl World {
         to: usize,
         request: u64,
         chunk: &ChunkRequest,
-        want: ChunkValue,
+        value: Option<ChunkValue>,
         len: u64,
     ) {
         let asker = self.nodes[from].info.node;
@@ -530,19 +620,13 @@ impl World {
         if self.nodes[from].info.place.zone != self.nodes[to].info.place.zone {
             self.nodes[from].from_other_zones += 1;
         }
-        let lies = self.nodes[to].manner == Manner::SendsWrongBytes;
-        let own = self.nodes[to].bytes.iter().find_map(|(id, bytes)| {
-            let same = id.digest == chunk.swarm.digest && id.size == chunk.swarm.size;
-            bytes.get(&chunk.index.0).filter(|_| same)
-        });
-        let own = self.nodes[to].bytes.get(&chunk.swarm).and_then(|bytes| bytes.get(&chunk.index.0)).or(own);
-        let value = if lies { wrong(&chunk.swarm, chunk.index.0) } else { own.copied().unwrap() };
-        let outcome = if value == want { FetchOutcome::Stored } else { FetchOutcome::Mismatch };
-        if outcome == FetchOutcome::Stored {
+        let outcome = if let Some(value) = value {
             self.got(from, &chunk.swarm, chunk.index.0, value);
+            FetchOutcome::Stored
         } else {
             self.nodes[from].mismatches += 1;
-        }
+            FetchOutcome::Mismatch
+        };
         self.feed(from, PeerEvent::Fetched { request, outcome });
     }
 
@@ -630,7 +714,7 @@ impl World {
             TrackerMessage::Revoke { token, .. } => {
                 self.granted.remove(token);
             }
-            TrackerMessage::Round(_) => {
+            TrackerMessage::Round { .. } => {
                 self.granted.retain(|_, granted| granted.holder != to);
             }
             _ => {}
@@ -646,7 +730,16 @@ impl World {
             Ev::ToNode(generation, node, message)
                 if generation == self.generation && self.tracker.is_some() =>
             {
+                let round = if let TrackerMessage::Round { swarm, .. } = &*message {
+                    Some(swarm.clone())
+                } else {
+                    None
+                };
                 self.feed(node, PeerEvent::Tracker(*message));
+                if round.is_some() && self.nodes[node].manner.claims_all() {
+                    self.nodes[node].claims = round;
+                    self.nodes[node].linked.clone().into_iter().for_each(|other| self.claim(node, other));
+                }
             }
             Ev::TrackerTick(generation) if generation == self.generation => {
                 self.tracker_tick = None;
@@ -654,8 +747,9 @@ impl World {
             }
             Ev::Tracker(..) | Ev::ToNode(..) | Ev::TrackerTick(_) => {}
             Ev::Request { from, to, request, chunk, want } => self.request(from, to, request, chunk, want),
-            Ev::Arrived { from, to, request, chunk, want, len } => {
-                self.arrived(from, to, request, &chunk, want, len);
+            Ev::Arrived { from, to, request, chunk, want, value, len } => {
+                let value = (value == want).then_some(value);
+                self.arrived(from, to, request, &chunk, value, len);
             }
             Ev::OriginChunk { node, lease, chunk } => self.origin_chunk(node, *lease, chunk),
             Ev::Tick(node) => {
@@ -679,6 +773,8 @@ impl World {
         self.nodes[b].linked.insert(a);
         self.feed(a, PeerEvent::LinkUp(id_b));
         self.feed(b, PeerEvent::LinkUp(id_a));
+        self.claim(a, b);
+        self.claim(b, a);
     }
 
     /// Runs for this long in virtual time.
