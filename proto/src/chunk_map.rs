@@ -116,27 +116,36 @@ impl<T> Verified<T> {
 }
 
 impl Verified<Bytes> {
-    /// Checks consecutive whole blocks of a chunk, from block `first` on (the chunk's last block may be
-    /// shorter than [`BLOCK_SIZE`]): what is read from disk to be served is checked with this. `values` must
-    /// merge into the chunk's value.
-    pub fn blocks(
+    /// Fills `buffer` with consecutive blocks of a chunk, from block `first` on, and checks each as soon as it is
+    /// there, while it is in the processor's cache: what is read from disk to be served is read with this. `read`
+    /// fills a part with the bytes from this offset in the blob. The buffer has whole blocks (the chunk's
+    /// last one may be shorter than [`BLOCK_SIZE`]), and `values` must merge into the chunk's value.
+    pub fn fill<B, E>(
         layout: &ChunkLayout,
         index: ChunkIndex,
         values: &BlockValues,
         first: usize,
-        bytes: Bytes,
-    ) -> Result<Self, Mismatch> {
-        let matches = |(number, part): (usize, &[u8])| {
+        mut buffer: B,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, FillError<E>>
+    where
+        B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static,
+    {
+        let mismatch = Mismatch { index, len: buffer.as_ref().len() };
+        if buffer.as_ref().is_empty() {
+            return Err(FillError::Mismatch(mismatch));
+        }
+        for (number, part) in buffer.as_mut().chunks_mut(BLOCK_LEN).enumerate() {
             let block = first.saturating_add(number);
             let range = block_range(layout, index, block);
-            part.len() as u64 == range.end - range.start
-                && values.get(block).is_some_and(|want| *want == hash_block(layout, range.start, part))
-        };
-        if !bytes.is_empty() && bytes.chunks(BLOCK_LEN).enumerate().all(matches) {
-            Ok(Self(bytes))
-        } else {
-            Err(Mismatch { index, len: bytes.len() })
+            let whole = part.len() as u64 == range.end - range.start;
+            let want = values.get(block).filter(|_| whole).ok_or_else(|| mismatch.clone())?;
+            read(range.start, part).map_err(FillError::Read)?;
+            if *want != hash_block(layout, range.start, part) {
+                return Err(FillError::Mismatch(mismatch));
+            }
         }
+        Ok(Self(Bytes::from_owner(buffer)))
     }
 
     /// A part of verified bytes is verified; the range is held within what is there.
@@ -161,6 +170,15 @@ pub struct VerifiedChunk {
 pub struct Mismatch {
     pub index: ChunkIndex,
     pub len: usize,
+}
+
+/// Why a buffer was not filled with verified bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FillError<E> {
+    #[error("cannot read")]
+    Read(#[source] E),
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
 }
 
 impl VerifiedChunk {
@@ -275,7 +293,15 @@ mod tests {
             assert!(VerifiedChunk::check(&layout, index, bad.clone(), value).is_err());
             let last = (good.len() - 1) / BLOCK_SIZE as usize;
             let tail = last * BLOCK_SIZE as usize;
-            let check = |first, bytes| Verified::blocks(&layout, index, &blocks, first, bytes);
+            let check = |first, bytes: Bytes| {
+                let start = layout.range(index).start + first as u64 * BLOCK_SIZE;
+                let read = |at: u64, part: &mut [u8]| {
+                    let from = (at - start) as usize;
+                    part.copy_from_slice(&bytes[from..from + part.len()]);
+                    Ok::<(), ()>(())
+                };
+                Verified::fill(&layout, index, &blocks, first, vec![0; bytes.len()], read)
+            };
             assert_eq!(check(last, good.slice(tail..)).unwrap().get(), &good.slice(tail..));
             assert_eq!(check(0, good.clone()).unwrap().slice(1..5).get(), &good.slice(1..5));
             assert!(check(last, bad.slice(tail..)).is_err());

@@ -17,7 +17,7 @@ pub mod wire;
 
 pub use chunk::{BLOCK_SIZE, ChunkIndex, ChunkLayout, LayoutError, MAX_BLOB_SIZE};
 pub use chunk_map::{
-    BlockValues, ChunkMap, ChunkValue, MapError, Mismatch, Verified, VerifiedChunk, hash_chunk,
+    BlockValues, ChunkMap, ChunkValue, FillError, MapError, Mismatch, Verified, VerifiedChunk, hash_chunk,
 };
 pub use chunk_set::{ChunkSet, ChunkSetError};
 pub use claims::ClaimChecker;

@@ -15,6 +15,7 @@
 
 mod blob;
 mod blob_rows;
+mod buffers;
 mod digest;
 mod disk;
 mod error;

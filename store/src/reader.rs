@@ -6,17 +6,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use shoal_proto::{BLOCK_SIZE, BlockValues, ChunkIndex, ChunkLayout, ChunkSet, Digest, SwarmId, Verified};
+use shoal_proto::{
+    BLOCK_SIZE, BlockValues, ChunkIndex, ChunkLayout, ChunkSet, Digest, FillError, SwarmId, Verified,
+};
 
 use crate::blob::{Blob, lock};
 use crate::store::Inner;
 use crate::table::InUse;
 use crate::{BlobName, ReadError, Store, StoreError, blob_rows};
 
-/// Blocks that one read returns at most: 1 MiB, which bounds the memory of a reader.
-pub const READ_BLOCKS: usize = 8;
+/// Blocks that one read returns at most: 512 KiB. Longer reads are not faster, and a reader holds what it read.
+pub const READ_BLOCKS: usize = 4;
 
 /// An open blob. While this lives, the blob is not evicted; a partial one can become complete meanwhile.
 #[derive(Debug)]
@@ -125,16 +126,18 @@ impl BlockReader {
         if start >= end {
             return Err(ReadError::PastEnd { blob: self.blob.name(), offset: start });
         }
-        let bytes = match read_at(&self.file, start, to_usize(end - start)) {
-            Ok(bytes) => bytes,
-            // A sector that cannot be read any more is as lost as one that changed.
-            Err(Errno::IO) => Bytes::new(),
-            Err(error) => {
-                return Err(ReadError::File { blob: self.blob.name(), source: io::Error::from(error) });
+        let buffer = store.buffers.take(to_usize(end - start));
+        let read = |offset, part: &mut [u8]| read_at(&self.file, offset, part);
+        let filled = Verified::fill(&self.blob.layout, index, &known.blocks, first, buffer, read);
+        filled.map_err(|error| match error {
+            // A sector that cannot be read any more, or a file that ends early, is as lost as what changed.
+            FillError::Mismatch(_) | FillError::Read(Errno::IO) => {
+                self.corrupt(store, index, known.forgets)
             }
-        };
-        Verified::blocks(&self.blob.layout, index, &known.blocks, first, bytes)
-            .map_err(|_| self.corrupt(store, index, known.forgets))
+            FillError::Read(error) => {
+                ReadError::File { blob: self.blob.name(), source: io::Error::from(error) }
+            }
+        })
     }
 
     /// The block values of a chunk that is held.
@@ -179,17 +182,16 @@ impl BlockReader {
     }
 }
 
-/// Reads so many bytes, or as many as there are. The buffer is not zeroed before.
-fn read_at(file: &File, offset: u64, len: usize) -> Result<Bytes, Errno> {
-    let mut bytes = Vec::with_capacity(len);
-    while bytes.len() < len {
-        let next = offset + bytes.len() as u64;
-        match rustix::io::pread(file, spare_capacity(&mut bytes), next) {
-            Ok(0) => break,
-            Ok(_) | Err(Errno::INTR) => {}
+/// Fills `part`; [`Errno::IO`] where the file ends before.
+fn read_at(file: &File, offset: u64, part: &mut [u8]) -> Result<(), Errno> {
+    let mut done = 0;
+    while let Some(rest) = part.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::pread(file, rest, offset + done as u64) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(read) => done += read,
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(len);
-    Ok(Bytes::from(bytes))
+    Ok(())
 }

@@ -9,6 +9,7 @@ use shoal_proto::{ChunkIndex, ChunkLayout, ChunkMap, ChunkSet, ChunkValue, Diges
 use tokio::sync::broadcast;
 
 use crate::blob::{Blob, lock};
+use crate::buffers::Buffers;
 use crate::disk::Disk;
 use crate::flush::Schedule;
 use crate::hash::{HashQueue, RECENT_BYTES};
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) turn: Mutex<()>,
     pub(crate) schedule: Schedule,
     pub(crate) queue: HashQueue,
+    pub(crate) buffers: Arc<Buffers>,
     /// Bytes that may still be kept for the hashing threads.
     pub(crate) recent_budget: Arc<AtomicU64>,
     /// Bytes written since the last flush began.
@@ -103,6 +105,7 @@ impl Inner {
             turn: Mutex::default(),
             schedule: Schedule::default(),
             queue: HashQueue::default(),
+            buffers: Arc::default(),
             recent_budget: Arc::new(AtomicU64::new(RECENT_BYTES)),
             unsynced_bytes: AtomicU64::new(0),
             losses: broadcast::channel(LOSSES).0,

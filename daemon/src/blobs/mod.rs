@@ -6,6 +6,6 @@ mod reading;
 mod service;
 
 pub(crate) use active::{ActiveBlob, Failure, OriginContext, Phase, Wanted};
-pub(crate) use blocks::{BlockBudget, ReadFault};
+pub(crate) use blocks::{BlockBudget, Body, Next, ReadFault};
 pub(crate) use reading::reading;
 pub(crate) use service::BlobService;

@@ -4,15 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::Stream;
-use shoal_proto::{BLOCK_SIZE, ChunkLayout};
+use shoal_proto::ChunkLayout;
 use shoal_registry_proxy::{Piece, ReadFailure, Source};
-use shoal_store::{ReadError, Reader};
+use shoal_store::ReadError;
 use tracing::warn;
 
 use super::active::{ActiveBlob, Failure, Phase, Wanted};
-use super::blocks::{self, ReadFault};
+use super::blocks::{Body, Next, PIECES, ReadFault};
 use super::service::{BlobService, LINGER, Opened};
 use crate::swarm::Input;
 
@@ -28,7 +27,8 @@ const PATIENCE_IN_OUTAGE: Duration = Duration::from_secs(6);
 /// the disk is broken.
 const MAX_REPAIRS: u32 = 8;
 
-/// The bytes of `range` in order, verified. Begins the download if they are not here.
+/// The bytes of `range` in order, verified. Begins the download if they are not here. Pieces must be dropped as
+/// they are used: whoever keeps some of them gets no more.
 pub(crate) fn reading(
     service: BlobService,
     wanted: Wanted,
@@ -47,7 +47,7 @@ pub(crate) fn reading(
 
 enum From {
     Nowhere,
-    Disk(Reader),
+    Disk(Next),
     Download(Watching),
 }
 
@@ -60,8 +60,7 @@ struct Reading {
     /// The round whose bytes were given out already.
     given_round: Option<u32>,
     repairs: u32,
-    /// Bytes read and not given out, in pieces of a block.
-    ready: Option<blocks::Piece>,
+    body: Body,
 }
 
 /// A place among the readers of a download.
@@ -86,54 +85,61 @@ impl Drop for Watching {
 
 impl Reading {
     fn new(service: BlobService, wanted: Wanted, range: Range<u64>) -> Self {
-        Self {
-            service,
-            wanted,
-            range,
-            from: From::Nowhere,
-            source: Source::Local,
-            given_round: None,
-            repairs: 0,
-            ready: None,
-        }
+        let (body, from, source) = (service.budget().body(PIECES), From::Nowhere, Source::Local);
+        Self { service, wanted, range, from, source, given_round: None, repairs: 0, body }
     }
 
     async fn next(&mut self) -> Result<Option<Piece>, ReadFailure> {
-        loop {
-            if let Some(piece) = self.give() {
+        while self.range.start < self.range.end {
+            let piece = match std::mem::replace(&mut self.from, From::Nowhere) {
+                From::Nowhere => {
+                    self.open().await?;
+                    None
+                }
+                From::Disk(next) => self.read(next, self.range.clone()).await?.map(|(piece, next)| {
+                    self.from = From::Disk(next);
+                    piece
+                }),
+                From::Download(watching) => self.follow(watching).await?,
+            };
+            if let Some(piece) = piece {
                 return Ok(Some(piece));
             }
-            if self.range.start >= self.range.end {
-                return Ok(None);
-            }
-            match std::mem::replace(&mut self.from, From::Nowhere) {
-                From::Nowhere => self.open().await?,
-                From::Disk(reader) => {
-                    let range = self.range.clone();
-                    self.read(reader, range, None).await?;
-                }
-                From::Download(watching) => self.follow(watching).await?,
-            }
         }
+        Ok(None)
     }
 
-    /// The next piece of what was read: small, so that a slow client holds little.
-    fn give(&mut self) -> Option<Piece> {
-        let ready = self.ready.as_mut()?;
-        let size = usize::try_from(BLOCK_SIZE).unwrap_or(usize::MAX).min(ready.bytes.len());
-        let bytes: Bytes = ready.bytes.split_to(size);
-        if ready.bytes.is_empty() {
-            self.ready = None;
+    /// Reads from the disk. `None` where it has lost the bytes: the blob is opened anew.
+    async fn read(
+        &mut self,
+        next: Next,
+        range: Range<u64>,
+    ) -> Result<Option<(Piece, Next)>, ReadFailure> {
+        match self.body.read(next, range).await {
+            Ok((bytes, next)) => {
+                let len = bytes.len() as u64;
+                self.range.start += len;
+                self.service.metrics().client_bytes.get_or_create(&self.source.into()).inc_by(len);
+                Ok(Some((Piece { bytes, source: self.source }, next)))
+            }
+            Err(ReadFault::Read(ReadError::Corrupt { index, blob })) => {
+                warn!(%blob, chunk = %index, "corrupt on disk; repairing from the swarm");
+                self.service.metrics().chunks_corrupt.inc();
+                self.count_repair().map(|()| None)
+            }
+            Err(ReadFault::Read(ReadError::Missing { .. })) => self.count_repair().map(|()| None),
+            Err(ReadFault::Read(error)) => Err(ReadFailure::Unavailable(error.to_string())),
+            Err(ReadFault::Stopping) => Err(ReadFailure::Stopping),
         }
-        self.range.start += bytes.len() as u64;
-        self.service.metrics().client_bytes.get_or_create(&self.source.into()).inc_by(bytes.len() as u64);
-        Some(Piece { bytes, source: self.source })
     }
 
     async fn open(&mut self) -> Result<(), ReadFailure> {
         let opened = self.service.open(self.wanted.clone()).await;
         match opened.map_err(|error| ReadFailure::Unavailable(error.to_string()))? {
-            Opened::Local => self.open_complete().await,
+            Opened::Local => {
+                self.read_complete();
+                Ok(())
+            }
             Opened::Active(blob) => {
                 self.from = From::Download(self.watch(blob).await);
                 Ok(())
@@ -154,19 +160,9 @@ impl Reading {
         watching
     }
 
-    async fn open_complete(&mut self) -> Result<(), ReadFailure> {
+    fn read_complete(&mut self) {
         let (store, digest) = (self.service.store().clone(), self.wanted.digest);
-        let reader = tokio::task::spawn_blocking(move || store.reader(&digest)).await;
-        match reader {
-            Ok(Ok(reader)) => {
-                self.from = From::Disk(reader);
-                Ok(())
-            }
-            // Evicted since it was opened: it is fetched again.
-            Ok(Err(ReadError::Missing { .. })) => self.count_repair(),
-            Ok(Err(error)) => Err(ReadFailure::Unavailable(error.to_string())),
-            Err(_) => Err(ReadFailure::Stopping),
-        }
+        self.from = From::Disk(Next::Open(Box::new(move || store.reader(&digest))));
     }
 
     fn count_repair(&mut self) -> Result<(), ReadFailure> {
@@ -177,37 +173,8 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads on; `download` is where to go on afterwards unless the blob was complete.
-    async fn read(
-        &mut self,
-        reader: Reader,
-        range: Range<u64>,
-        download: Option<Watching>,
-    ) -> Result<(), ReadFailure> {
-        let (reader, read) = self.service.budget().read(reader, range).await;
-        match read {
-            Ok(piece) => {
-                self.ready = Some(piece);
-                self.from = match (download, reader) {
-                    (Some(watching), _) => From::Download(watching),
-                    (None, Some(reader)) => From::Disk(reader),
-                    (None, None) => From::Nowhere,
-                };
-                Ok(())
-            }
-            Err(ReadFault::Read(ReadError::Corrupt { index, blob })) => {
-                warn!(%blob, chunk = %index, "corrupt on disk; repairing from the swarm");
-                self.service.metrics().chunks_corrupt.inc();
-                self.count_repair()
-            }
-            Err(ReadFault::Read(ReadError::Missing { .. })) => self.count_repair(),
-            Err(ReadFault::Read(error)) => Err(ReadFailure::Unavailable(error.to_string())),
-            Err(ReadFault::Stopping) => Err(ReadFailure::Stopping),
-        }
-    }
-
     /// Waits for the next bytes of a download that may be given out, and reads them.
-    async fn follow(&mut self, mut watching: Watching) -> Result<(), ReadFailure> {
+    async fn follow(&mut self, mut watching: Watching) -> Result<Option<Piece>, ReadFailure> {
         watching.changes.mark_unchanged();
         let blob = watching.blob.clone();
         let round = blob.swarm().round;
@@ -218,42 +185,29 @@ impl Reading {
         match blob.phase() {
             Phase::Complete => {
                 self.source = blob.first_source().unwrap_or(Source::Local);
-                // `from` stays nowhere if the blob was evicted already, and it is opened anew.
-                return self.open_complete().await;
+                self.read_complete();
+                return Ok(None);
             }
             Phase::Failed(failure) => return Err(failed(&failure)),
             Phase::Fetching => {}
         }
-        match streamable(&blob, &watching, &self.range) {
-            Some(range) => {
-                self.source = blob.first_source().unwrap_or(Source::Local);
-                let (store, swarm) = (self.service.store().clone(), blob.swarm());
-                let repair = blob.is_repair();
-                let open = move || match repair {
-                    true => store.reader(&swarm.digest),
-                    false => store.partial_reader(&swarm),
-                };
-                match tokio::task::spawn_blocking(open).await {
-                    Ok(Ok(reader)) => {
-                        self.given_round = Some(round);
-                        watching.progress = Instant::now();
-                        self.read(reader, range, Some(watching)).await
-                    }
-                    // Just became complete, or a new round began: that is told soon.
-                    Ok(Err(_)) => {
-                        watching.wait().await?;
-                        self.from = From::Download(watching);
-                        Ok(())
-                    }
-                    Err(_) => Err(ReadFailure::Stopping),
-                }
-            }
-            None => {
-                watching.wait().await?;
-                self.from = From::Download(watching);
-                Ok(())
-            }
-        }
+        let Some(range) = streamable(&blob, &watching, &self.range) else {
+            watching.wait().await?;
+            self.from = From::Download(watching);
+            return Ok(None);
+        };
+        self.source = blob.first_source().unwrap_or(Source::Local);
+        let (store, swarm, repair) = (self.service.store().clone(), blob.swarm(), blob.is_repair());
+        let open = move || match repair {
+            true => store.reader(&swarm.digest),
+            false => store.partial_reader(&swarm),
+        };
+        // What follows may be of another round by then: it is not read on from here.
+        let Some((piece, _)) = self.read(Next::Open(Box::new(open)), range).await? else { return Ok(None) };
+        self.given_round = Some(round);
+        watching.progress = Instant::now();
+        self.from = From::Download(watching);
+        Ok(Some(piece))
     }
 }
 

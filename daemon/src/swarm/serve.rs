@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use shoal_proto::NodeId;
 use shoal_proto::message::ChunkRequest;
@@ -16,8 +15,12 @@ use tracing::debug;
 
 use super::SwarmHandle;
 use super::inbox::Slot;
-use crate::blobs::{BlockBudget, ReadFault};
+use crate::blobs::{BlockBudget, Body, Next, ReadFault};
 use crate::metrics::Metrics;
+
+/// Pieces of a chunk that may be in memory: a chunk of the largest size, since on a long line they stay until the
+/// neighbour has acknowledged them. Upload slots bound how many chunks there are.
+const PIECES: u16 = 32;
 
 /// Answers neighbours who ask for chunks.
 #[derive(Clone, Debug)]
@@ -41,22 +44,36 @@ impl SwarmServer {
             (Admission::Busy, _) => return Served::Busy,
             _ => return Served::NotHeld,
         };
-        let store = self.store.clone();
-        let swarm = request.swarm.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&store, &swarm)).await;
-        let reader = match opened {
-            Ok(Ok(reader)) if reader.holds(request.index) => reader,
-            Ok(Err(error)) => {
-                debug!(digest = %request.swarm.digest, chunk = %request.index, %error, "not served");
-                return Served::NotHeld;
+        let Some(range) = chunk_range(&request) else { return Served::NotHeld };
+        let Ok(len) = u32::try_from(range.end - range.start) else { return Served::NotHeld };
+        let (store, swarm) = (self.store.clone(), request.swarm.clone());
+        let body = self.budget.body(PIECES);
+        let open = Next::Open(Box::new(move || open(&store, &swarm)));
+        match body.read(open, range.clone()).await {
+            Ok((first, next)) => {
+                let rest = range.start + first.len() as u64..range.end;
+                let sending = Sending { body, next, rest, metrics: self.metrics, _slot: slot };
+                let first = futures_util::stream::once(std::future::ready(Ok(first)));
+                Served::Sending { len, body: first.chain(sending.pieces()).boxed() }
             }
-            _ => return Served::NotHeld,
-        };
-        let range = reader.layout().range(request.index);
-        match u32::try_from(range.end - range.start) {
-            Ok(len) => Served::Sending { len, body: body(self.budget, self.metrics, reader, range, slot) },
-            Err(_) => Served::NotHeld,
+            Err(fault) => {
+                debug!(digest = %request.swarm.digest, chunk = %request.index, error = %fault, "not served");
+                count(&self.metrics, &fault);
+                Served::NotHeld
+            }
         }
+    }
+}
+
+/// The bytes of the chunk within its blob, where the blob has such a chunk.
+fn chunk_range(request: &ChunkRequest) -> Option<Range<u64>> {
+    let layout = request.swarm.layout().ok()?;
+    (request.index.0 < layout.count()).then(|| layout.range(request.index))
+}
+
+fn count(metrics: &Metrics, fault: &ReadFault) {
+    if matches!(fault, ReadFault::Read(ReadError::Corrupt { .. })) {
+        metrics.chunks_corrupt.inc();
     }
 }
 
@@ -68,33 +85,32 @@ fn open(store: &Store, swarm: &shoal_proto::SwarmId) -> Result<Reader, ReadError
     }
 }
 
-fn body(
-    budget: BlockBudget,
+/// What is left of a chunk on its way to a neighbour.
+struct Sending {
+    body: Body,
+    next: Next,
+    rest: Range<u64>,
     metrics: Metrics,
-    reader: Reader,
-    range: Range<u64>,
-    slot: Slot,
-) -> BoxStream<'static, io::Result<Bytes>> {
-    let state = (Some(reader), range, slot);
-    futures_util::stream::unfold(state, move |(reader, range, slot)| {
-        let (budget, metrics) = (budget.clone(), metrics.clone());
-        async move {
-            let reader = reader.filter(|_| !range.is_empty())?;
-            let (reader, read) = budget.read(reader, range.clone()).await;
-            match read {
-                Ok(piece) => {
-                    let next = range.start + piece.bytes.len() as u64..range.end;
-                    Some((Ok(piece.bytes), (reader, next, slot)))
+    _slot: Slot,
+}
+
+impl Sending {
+    fn pieces(self) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+        futures_util::stream::try_unfold(self, |mut sending| async move {
+            if sending.rest.is_empty() {
+                return Ok(None);
+            }
+            match sending.body.read(sending.next, sending.rest.clone()).await {
+                Ok((bytes, next)) => {
+                    sending.rest.start += bytes.len() as u64;
+                    Ok(Some((bytes, Self { next, ..sending })))
                 }
                 // The neighbour sees the stream end early, and asks elsewhere.
-                Err(error) => {
-                    if matches!(error, ReadFault::Read(ReadError::Corrupt { .. })) {
-                        metrics.chunks_corrupt.inc();
-                    }
-                    Some((Err(io::Error::other(error)), (None, range, slot)))
+                Err(fault) => {
+                    count(&sending.metrics, &fault);
+                    Err(io::Error::other(fault))
                 }
             }
-        }
-    })
-    .boxed()
+        })
+    }
 }
