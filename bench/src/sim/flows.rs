@@ -301,6 +301,7 @@ fn fair(limits: &mut [(f64, FlowId)], capacity: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::cast_possible_truncation)]
     use super::*;
 
     fn path(links: &[LinkId]) -> Path {

@@ -43,6 +43,11 @@ impl Image {
         self.blobs.iter().filter(|blob| !blob.shared).map(|blob| blob.layout.size()).sum()
     }
 
+    /// Chunks that a node has to receive.
+    pub(super) fn new_chunks(&self) -> usize {
+        self.blobs.iter().filter(|blob| !blob.shared).map(|blob| blob.layout.count() as usize).sum()
+    }
+
     pub(super) fn len_of(&self, blob: BlobId, chunk: u32) -> u64 {
         self.blobs[blob].layout.len_of(ChunkIndex(chunk))
     }

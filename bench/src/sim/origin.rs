@@ -1,5 +1,6 @@
 //! The origin, and what is read from it under leases.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shoal_proto::message::{Lease, LeaseFailure};
@@ -21,8 +22,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 pub(super) struct Origin {
     /// It answers 429.
     pub(super) throttled: bool,
-    /// It goes down once it has sent so many bytes.
-    pub(super) last_bytes: Option<u64>,
+    /// It goes down once it has sent every chunk.
+    pub(super) sends_once: bool,
+    /// Chunks that came from it.
+    pub(super) delivered: BTreeSet<(BlobId, u32)>,
     /// Content bytes that it sent, and GETs that it answered.
     pub(super) sent: u64,
     pub(super) gets: u64,
@@ -79,7 +82,7 @@ impl World {
         if self.read(ticket).is_none() {
             return;
         }
-        let down = self.origin.last_bytes.is_some_and(|last| self.origin.sent >= last);
+        let down = self.origin.sends_once && self.origin.delivered.len() == self.image.new_chunks();
         if self.origin.throttled {
             self.origin.refused += 1;
             self.fail_read(ticket, LeaseFailure::Throttled(RETRY_AFTER));
@@ -100,7 +103,7 @@ impl World {
     fn next_origin_chunk(&mut self, ticket: Ticket) {
         let Some(read) = self.read(ticket) else { return };
         let (node, blob, chunk) = (read.node, read.blob, read.next);
-        let path = self.topology.from_origin(&self.nodes[node as usize].port);
+        let path = self.topology.origin_to(&self.nodes[node as usize].port);
         let bytes = self.image.len_of(blob, chunk);
         let flow = self.start_flow(path, bytes, Cargo::Read(ticket));
         if let Some(read) = self.read(ticket) {
@@ -141,6 +144,7 @@ impl World {
             return;
         }
         self.meter.from_origin += bytes;
+        self.origin.delivered.insert((blob, index.0));
         let signer = self.nodes[node as usize].info.node;
         let entry = Entry { swarm, index, value, token, signer };
         self.feed(node, PeerEvent::OriginChunk { entry: SignedEntry { entry, signature: [0; 64] } });

@@ -11,13 +11,16 @@ use slab::Slab;
 /// Nanoseconds since the run began.
 pub(super) type Nanos = u64;
 
+/// Each with its moment and its place among all.
+type Lane<E> = VecDeque<(Nanos, u64, E)>;
+
 /// Events with their moments; those of one moment in the order in which they were added.
 #[derive(Debug)]
 pub(super) struct Queue<E> {
     pub(super) now: Nanos,
     added: u64,
     taken: u64,
-    lanes: Vec<(Nanos, VecDeque<(Nanos, u64, E)>)>,
+    lanes: Vec<(Nanos, Lane<E>)>,
     heap: BinaryHeap<Reverse<(Nanos, u64, usize)>>,
     events: Slab<E>,
 }

@@ -126,7 +126,7 @@ impl World {
                 self.plan(part(0.3), Step::Throttle);
                 self.plan(part(0.3) + nanos(THROTTLED), Step::Unthrottle);
             }
-            Scenario::OriginDown => self.origin.last_bytes = Some(self.image.new_bytes()),
+            Scenario::OriginDown => self.origin.sends_once = true,
             Scenario::FlashCrowd | Scenario::Staggered | Scenario::RollingUpdate | Scenario::SlowNodes => {}
         }
     }

@@ -102,7 +102,7 @@ impl Topology {
     }
 
     /// The origin stands outside of all zones.
-    pub(super) fn from_origin(&self, to: &Port) -> Path {
+    pub(super) fn origin_to(&self, to: &Port) -> Path {
         let mut path = Path::default();
         path.push(self.origin);
         if let Some(zone) = self.zones.get(to.zone as usize).copied().flatten() {

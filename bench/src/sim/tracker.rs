@@ -55,7 +55,7 @@ impl World {
         self.queue.after(self.topology.scheduler_latency(), lost);
     }
 
-    pub(super) fn to_tracker(&mut self, number: Number, message: NodeMessage) {
+    pub(super) fn tell_tracker(&mut self, number: Number, message: NodeMessage) {
         if matches!(message, NodeMessage::Starved { .. }) {
             self.meter.starved += 1;
         }

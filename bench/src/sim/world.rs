@@ -233,7 +233,7 @@ impl World {
 
     fn act(&mut self, number: Number, action: PeerAction) {
         match action {
-            PeerAction::ToTracker(message) => self.to_tracker(number, message),
+            PeerAction::ToTracker(message) => self.tell_tracker(number, message),
             PeerAction::Connect(info) => {
                 let other = number_of(&info.node);
                 let round_trip = 2 * self.latency(number, other);

@@ -1,0 +1,52 @@
+//! What each rule is for: without it, the invariant or the figure that it stands for fails.
+// Tests may fail loudly.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod simulation;
+
+use simulation::*;
+
+const CLUSTER: &str = "--nodes 60 --size 32MiB --link 100mbit";
+
+fn violations(line: &str) -> Vec<String> {
+    outcome(line).violations
+}
+
+fn tells_of(violations: &[String], what: &str) -> bool {
+    violations.iter().any(|violation| violation.contains(what))
+}
+
+#[test]
+fn without_leases_chunks_are_read_twice() {
+    let broken = outcome(&format!("{CLUSTER} --without leases"));
+    assert!(tells_of(&broken.violations, "was leased to"), "{:?}", broken.violations);
+    assert!(origin(&broken) > 1.05, "{}", origin(&broken));
+}
+
+#[test]
+fn without_verification_wrong_bytes_are_served() {
+    let liar = format!("{CLUSTER} --scenario liar");
+    assert!(violations(&liar).is_empty());
+    let broken = violations(&format!("{liar} --without verification"));
+    assert!(tells_of(&broken, "unverified"), "{broken:?}");
+}
+
+#[test]
+fn without_zones_chunks_cross_again_and_again() {
+    let crossed = |line: &str| {
+        let outcome = outcome(line);
+        outcome.mode.cross_zone_bytes as f64 / outcome.mode.image_bytes as f64
+    };
+    let zones = format!("{CLUSTER} --zones 4");
+    assert!(crossed(&zones) <= 3.0 * 1.15);
+    assert!(crossed(&format!("{zones} --without zones")) > 10.0);
+}
+
+#[test]
+fn a_run_that_breaks_a_rule_tells_how_to_repeat_it() {
+    let mut arguments = arguments("--nodes 3 --size 1MiB --scenario origin-throttled --origin-latency 1000s");
+    arguments.silence = std::time::Duration::from_secs(1);
+    let error = shoal_bench::sim::run(&arguments).unwrap_err().to_string();
+    assert!(error.contains("never finished"), "{error}");
+    assert!(error.contains(&arguments.command()), "{error}");
+}

@@ -1,0 +1,84 @@
+//! A thousand nodes, whatever happens: all who live finish, no rule is broken, the origin sends each byte once. Every
+//! scenario from three seeds; what fails was printed, as a command that repeats it.
+// Tests may fail loudly.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod simulation;
+
+use shoal_bench::sim::Scenario;
+use simulation::*;
+
+/// A blob of 32 chunks: a pull is dominated by the number of chunks, not by their size.
+const CLUSTER: &str = "--nodes 1000 --size 32MiB --link 1gbit";
+
+#[test]
+fn a_crowd_finishes_near_the_bound() {
+    seeds(Scenario::FlashCrowd, CLUSTER, |outcome| {
+        assert_eq!(origin(outcome), 1.0);
+        assert!(outcome.mode.ratio.unwrap() < 4.5);
+        assert!(outcome.mode.first_byte_last_s.unwrap() < 2.0);
+    });
+}
+
+#[test]
+fn nodes_that_come_one_after_another_finish() {
+    seeds(Scenario::Staggered, CLUSTER, |outcome| assert_eq!(origin(outcome), 1.0));
+}
+
+#[test]
+fn an_update_moves_only_what_is_new() {
+    seeds(Scenario::RollingUpdate, CLUSTER, |outcome| {
+        assert_eq!(outcome.mode.origin_bytes, (32 << 20) / 10);
+    });
+}
+
+#[test]
+fn nodes_that_die_and_come_do_not_stop_the_rest() {
+    seeds(Scenario::Churn, CLUSTER, |outcome| assert!(origin(outcome) <= 1.6, "{}", origin(outcome)));
+}
+
+#[test]
+fn slow_nodes_do_not_slow_the_others() {
+    seeds(Scenario::SlowNodes, CLUSTER, |outcome| {
+        assert_eq!(origin(outcome), 1.0);
+        // The bound is that of the slow ones, a tenth of all.
+        assert!(outcome.mode.p50_s < outcome.mode.bound_s / 2.0);
+    });
+}
+
+#[test]
+fn a_scheduler_that_is_gone_for_a_while_costs_the_origin_nothing() {
+    seeds(Scenario::SchedulerLoss, CLUSTER, |outcome| {
+        assert!(origin(outcome) <= 1.05, "{}", origin(outcome))
+    });
+}
+
+#[test]
+fn a_liar_costs_the_origin_little() {
+    seeds(Scenario::Liar, CLUSTER, |outcome| assert!(origin(outcome) <= 1.3, "{}", origin(outcome)));
+}
+
+#[test]
+fn a_lease_holder_that_lies_spoils_nothing() {
+    seeds(Scenario::LyingLessee, CLUSTER, |outcome| assert!(origin(outcome) <= 3.1, "{}", origin(outcome)));
+}
+
+#[test]
+fn a_throttled_origin_is_asked_again_later() {
+    seeds(Scenario::OriginThrottled, CLUSTER, |outcome| assert_eq!(origin(outcome), 1.0));
+}
+
+#[test]
+fn one_copy_in_the_cluster_is_enough() {
+    seeds(Scenario::OriginDown, CLUSTER, |outcome| assert_eq!(origin(outcome), 1.0));
+}
+
+#[test]
+fn each_chunk_crosses_into_a_zone_once() {
+    let line = format!("{CLUSTER} --zones 4");
+    seeds(Scenario::FlashCrowd, &line, |outcome| {
+        assert_eq!(origin(outcome), 1.0);
+        let crossed = outcome.mode.cross_zone_bytes as f64 / outcome.mode.image_bytes as f64;
+        assert!(crossed <= 3.0 * 1.15, "{crossed}");
+    });
+}
