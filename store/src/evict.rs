@@ -47,9 +47,10 @@ impl Store {
     pub fn has_room_for(&self, swarm: &SwarmId) -> bool {
         let inner = &self.handle.inner;
         let table = lock(&inner.table);
-        let known = table.partial.get(swarm).or_else(|| {
-            table.complete.get(&swarm.digest).filter(|blob| blob.swarm.size == swarm.size)
-        });
+        let known = table
+            .partial
+            .get(swarm)
+            .or_else(|| table.complete.get(&swarm.digest).filter(|blob| blob.swarm.size == swarm.size));
         let is_it = |blob: &Arc<Blob>| known.is_some_and(|known| Arc::ptr_eq(known, blob));
         let missing = |blob: &Blob| accounted(blob.swarm.size).saturating_sub(lock(&blob.state).bytes);
         let fetched = table.partial.values().filter(|blob| blob.users.load(Ordering::Relaxed) > 0);
@@ -64,8 +65,10 @@ impl Store {
 impl Inner {
     /// How much has to go so that this many bytes more fit.
     fn excess(&self, table: &Table, bytes: u64) -> u64 {
-        let over_capacity =
-            self.config.capacity_bytes.map_or(0, |capacity| table.used.saturating_add(bytes).saturating_sub(capacity));
+        let over_capacity = self
+            .config
+            .capacity_bytes
+            .map_or(0, |capacity| table.used.saturating_add(bytes).saturating_sub(capacity));
         // Where the file system does not say, its errors will.
         let free = self.disk.free_bytes().unwrap_or(u64::MAX);
         over_capacity.max(bytes.saturating_add(self.config.reserve_bytes).saturating_sub(free))

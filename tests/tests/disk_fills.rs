@@ -5,7 +5,9 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use shoal_tests::{Cluster, Fault, FaultyRegistry, Image, ImageBuilder, Needs, Node, PullError, Pulled, available};
+use shoal_tests::{
+    Cluster, Fault, FaultyRegistry, Image, ImageBuilder, Needs, Node, PullError, Pulled, available,
+};
 
 const NAME: &str = "registry.test";
 const MIB: u64 = 1 << 20;

@@ -128,11 +128,7 @@ impl Reading {
     }
 
     /// Reads from the disk. `None` where it has lost the bytes: the blob is opened anew.
-    async fn read(
-        &mut self,
-        next: Next,
-        range: Range<u64>,
-    ) -> Result<Option<(Piece, Next)>, ReadFailure> {
+    async fn read(&mut self, next: Next, range: Range<u64>) -> Result<Option<(Piece, Next)>, ReadFailure> {
         match self.body.read(next, range).await {
             Ok((bytes, next)) => Ok(Some((self.give(bytes), next))),
             Err(ReadFault::Read(ReadError::Corrupt { index, blob })) => {

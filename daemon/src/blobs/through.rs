@@ -47,7 +47,8 @@ impl Through {
             ReadFailure::Unavailable(format!("{why}; to pass it through: {error}"))
         };
         let origin = service.through().origins.admit(registry).map_err(|error| unavailable(&error))?;
-        let stream = context.read(&origin, &digest, size, 0..size).await.map_err(|error| unavailable(&error))?;
+        let stream =
+            context.read(&origin, &digest, size, 0..size).await.map_err(|error| unavailable(&error))?;
         let hasher = ContentHasher::new(digest.algorithm());
         Ok(Self { service, wanted, stream, hasher, at: 0, rest: Bytes::new(), _turn: turn })
     }

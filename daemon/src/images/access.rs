@@ -103,10 +103,7 @@ impl Access {
         if let Some(grant) = self.remembered(registry, repository, caller, self.freshness.max_stale) {
             return Some(grant);
         }
-        self.tracker
-            .is_anonymous(registry, repository)
-            .await
-            .then(|| Grant::open(caller))
+        self.tracker.is_anonymous(registry, repository).await.then(|| Grant::open(caller))
     }
 
     fn remembered(
@@ -185,7 +182,13 @@ impl Access {
         when.is_some_and(|when| when.elapsed() <= CLOSED_FOR)
     }
 
+    fn tell(&self, registry: &RegistryName, repository: &Repository, open: bool) {
+        let (registry, repository) = (registry.clone(), repository.as_str().into());
+        self.tracker.tell(NodeMessage::Anonymous { registry, repository, open });
+    }
+
     fn closed(&self, registry: &RegistryName, repository: &Repository) {
+        self.tell(registry, repository, false);
         // The time 0 is too long ago for anybody.
         tokio::task::block_in_place(|| {
             noted(self.store.put_anonymous(registry, repository.as_str(), 0));
@@ -198,10 +201,7 @@ impl Access {
     fn granted(&self, registry: &RegistryName, repository: &Repository, identity: &Identity) {
         if matches!(identity, Identity::Anonymous) {
             self.note_open(registry, repository);
-            self.tracker.tell(NodeMessage::Anonymous {
-                registry: registry.clone(),
-                repository: repository.as_str().into(),
-            });
+            self.tell(registry, repository, true);
             return;
         }
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
