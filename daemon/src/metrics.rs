@@ -68,6 +68,7 @@ metrics! {
     blobs_completed: Counter = "blobs_completed", None, "Blobs whose digest matched after a download";
     digest_mismatches: Counter = "digest_mismatches", None, "Blobs whose chunks all matched and whose digest did not";
     client_bytes: Family<SourceLabel, Counter> = "client_sent", Some(Unit::Bytes), "Bytes of blobs handed to clients, by where they came from";
+    blobs_passed_through: Counter = "blobs_passed_through", None, "Reads of blobs that the disk could not take and that came straight from the origin";
     stale_tags: Counter = "stale_tags", None, "Tags answered from an older answer because the origin could not be asked";
     tracker_sessions: Counter = "tracker_sessions", None, "Sessions opened with a scheduler";
 }

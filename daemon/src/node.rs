@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin;
-use crate::blobs::{BlobService, BlockBudget};
+use crate::blobs::{BlobService, BlockBudget, PassThrough};
 use crate::config::Config;
 use crate::images::{Access, Facts, Mirror, Resolver, Tags};
 use crate::metrics::Metrics;
@@ -144,13 +144,14 @@ impl Node {
         let tracker = TrackerLink::default();
         let queries = TrackerQueries::new(tracker.clone());
         let machine = PeerMachine::new(hello.clone(), PeerConfig::default(), fastrand::u64(..));
+        let origin_limit = rate(config.limits.origin);
         let parts = DriverParts {
             me,
             key: identity.keypair().clone(),
             store: store.clone(),
             bulk: bulk.clone(),
             origins: origins.clone(),
-            origin_limit: rate(config.limits.origin),
+            origin_limit: origin_limit.clone(),
             handle: swarm.clone(),
             metrics: metrics.clone(),
             memory: Arc::new(Semaphore::new(memory_permits(config.limits.memory))),
@@ -168,7 +169,8 @@ impl Node {
             hello,
         };
 
-        let blobs = BlobService::new(store.clone(), swarm.clone(), budget, metrics.clone());
+        let through = PassThrough::new(origins.clone(), origin_limit);
+        let blobs = BlobService::new(store.clone(), swarm.clone(), budget, metrics.clone(), through);
         let access = Access::new(store.clone(), queries.clone(), config.freshness);
         let tags =
             Tags::new(access.clone(), store.clone(), queries.clone(), config.freshness, metrics.clone());

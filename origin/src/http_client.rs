@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, RETRY_AFTER};
@@ -15,6 +15,7 @@ use crate::challenge;
 use crate::config::{ConfigError, Settings};
 use crate::counters::Counters;
 use crate::error::{Failure, Refusal};
+use crate::outages::Outages;
 use crate::redirect::{self, MAX_REDIRECTS};
 use crate::{retry, tls};
 
@@ -32,6 +33,7 @@ pub(crate) struct Timeouts {
 pub(crate) struct HttpClient {
     client: reqwest::Client,
     rules: Arc<AddressRules>,
+    outages: Outages,
     counters: Arc<Counters>,
 }
 
@@ -86,7 +88,7 @@ impl HttpClient {
             registry: settings.name.clone(),
             reason: chain_text(&error),
         })?;
-        Ok(Self { client, rules, counters })
+        Ok(Self { client, rules, outages: Outages::default(), counters })
     }
 
     /// Sends a request and follows its redirects. Any status is an answer.
@@ -134,8 +136,21 @@ impl HttpClient {
                 .header(http::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(ask.form.clone());
         }
+        let port = url.port_or_known_default().unwrap_or_default();
+        let host = format!("{}:{port}", url.host_str().unwrap_or_default());
+        if !self.outages.may_try(&host, Instant::now()) {
+            return Err(Failure::Unreachable { reason: format!("{host} did not take a connection lately") });
+        }
         self.counters.count_request();
-        request.send().await.map_err(failure)
+        let sent = request.send().await;
+        match &sent {
+            Ok(_) => self.outages.answered(&host),
+            Err(error) if error.is_connect() && error.is_timeout() => {
+                self.outages.was_silent(&host, Instant::now());
+            }
+            Err(_) => {}
+        }
+        sent.map_err(failure)
     }
 }
 

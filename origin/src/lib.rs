@@ -22,6 +22,7 @@ mod identity;
 mod layout_folder;
 mod origin;
 mod origins;
+mod outages;
 mod proof;
 mod realm;
 mod redirect;

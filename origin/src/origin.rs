@@ -197,6 +197,17 @@ impl Origin {
         self.counters.snapshot()
     }
 
+    /// Whether this origin sees a difference between the two: not where it gets no credentials, and not between
+    /// nobody and this node where no credentials are configured.
+    pub fn tells_apart(&self, one: &Identity, other: &Identity) -> bool {
+        let Backend::Registry(registry) = &self.backend else { return false };
+        let seen = |who| match self.acting(who) {
+            Identity::Node if !registry.has_credentials() => Identity::Anonymous.key(),
+            who => who.key(),
+        };
+        seen(one) != seen(other)
+    }
+
     fn acting<'a>(&self, who: &'a Identity) -> &'a Identity {
         if self.anonymous_only { &Identity::Anonymous } else { who }
     }

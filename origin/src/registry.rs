@@ -45,6 +45,11 @@ impl Registry {
         })
     }
 
+    /// Whether this node has credentials for it, or may have.
+    pub(crate) fn has_credentials(&self) -> bool {
+        !matches!(self.credentials, CredentialSource::None)
+    }
+
     pub(crate) async fn head_manifest(
         &self,
         repository: &Repository,

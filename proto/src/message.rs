@@ -136,10 +136,11 @@ pub enum NodeMessage {
         repository: Box<str>,
         tag: Box<str>,
     },
-    /// The origin serves this repository to anybody.
+    /// The origin serves this repository to anybody, or does so no more.
     Anonymous {
         registry: RegistryName,
         repository: Box<str>,
+        open: bool,
     },
     /// Is it known that the origin serves this repository to anybody? Answered by [`TrackerMessage::AnonymousFound`].
     AnonymousLookup {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use shoal_proto::{ChunkIndex, ChunkLayout, ChunkSet, SwarmId};
 
-use crate::blob::{Blob, lock};
+use crate::blob::{Blob, accounted, lock};
 use crate::disk;
 use crate::store::{Inner, MAX_BLOBS};
 use crate::table::Table;
@@ -41,14 +41,37 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Whether all of this blob would fit, beside what is in use, pinned, or being fetched; what may be evicted
+    /// does not count.
+    pub fn has_room_for(&self, swarm: &SwarmId) -> bool {
+        let inner = &self.handle.inner;
+        let table = lock(&inner.table);
+        let known = table
+            .partial
+            .get(swarm)
+            .or_else(|| table.complete.get(&swarm.digest).filter(|blob| blob.swarm.size == swarm.size));
+        let is_it = |blob: &Arc<Blob>| known.is_some_and(|known| Arc::ptr_eq(known, blob));
+        let missing = |blob: &Blob| accounted(blob.swarm.size).saturating_sub(lock(&blob.state).bytes);
+        let fetched = table.partial.values().filter(|blob| blob.users.load(Ordering::Relaxed) > 0);
+        let promised: u64 = fetched.filter(|blob| !is_it(blob)).map(|blob| missing(blob)).sum();
+        let need = known.map_or(accounted(swarm.size), |blob| missing(blob));
+        let spare: u64 =
+            evictable(&table).filter(|blob| !is_it(blob)).map(|blob| lock(&blob.state).bytes).sum();
+        inner.excess(&table, promised.saturating_add(need)) <= spare
+    }
+}
+
 impl Inner {
     /// How much has to go so that this many bytes more fit.
     fn excess(&self, table: &Table, bytes: u64) -> u64 {
-        let over_capacity =
-            self.config.capacity_bytes.map_or(0, |capacity| (table.used + bytes).saturating_sub(capacity));
+        let over_capacity = self
+            .config
+            .capacity_bytes
+            .map_or(0, |capacity| table.used.saturating_add(bytes).saturating_sub(capacity));
         // Where the file system does not say, its errors will.
         let free = self.disk.free_bytes().unwrap_or(u64::MAX);
-        over_capacity.max((bytes + self.config.reserve_bytes).saturating_sub(free))
+        over_capacity.max(bytes.saturating_add(self.config.reserve_bytes).saturating_sub(free))
     }
 
     /// Takes room for this many bytes, which the caller gives back or fills.

@@ -131,9 +131,7 @@ impl BlockReader {
         let filled = Verified::fill(&self.blob.layout, index, &known.blocks, first, buffer, read);
         filled.map_err(|error| match error {
             // A sector that cannot be read any more, or a file that ends early, is as lost as what changed.
-            FillError::Mismatch(_) | FillError::Read(Errno::IO) => {
-                self.corrupt(store, index, known.forgets)
-            }
+            FillError::Mismatch(_) | FillError::Read(Errno::IO) => self.corrupt(store, index, known.forgets),
             FillError::Read(error) => {
                 ReadError::File { blob: self.blob.name(), source: io::Error::from(error) }
             }

@@ -212,6 +212,11 @@ impl Store {
         write.inspect_err(|_| usage.blob.pinned.store(before, Ordering::Relaxed)).map_err(StoreError::from)
     }
 
+    /// The folder that the store lies in.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.handle.inner.config.dir
+    }
+
     /// What the store lost from now on without being asked to: evicted blobs, corrupt chunks.
     pub fn losses(&self) -> broadcast::Receiver<Loss> {
         self.handle.inner.losses.subscribe()

@@ -5,21 +5,13 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use shoal_origin::{Identity, Kind};
-use shoal_proto::{ChunkIndex, ChunkLayout, ChunkSet, ChunkValue, Digest, RegistryName, Repository, SwarmId};
+use shoal_proto::{ChunkIndex, ChunkLayout, ChunkSet, ChunkValue, Digest, RegistryName, SwarmId};
 use shoal_registry_proxy::Source;
 use shoal_store::Partial;
 use tokio::sync::watch;
 
+use super::context::OriginContext;
 use crate::swarm::WriteTo;
-
-/// Where and as whom the origin is asked for a blob, when this node holds a lease.
-#[derive(Clone, Debug)]
-pub(crate) struct OriginContext {
-    pub repository: Repository,
-    pub kind: Kind,
-    pub identity: Identity,
-}
 
 /// A blob as somebody wants it.
 #[derive(Clone, Debug)]
@@ -197,6 +189,11 @@ impl ActiveBlob {
 
     pub(crate) fn reader_came(&self) {
         self.lock().readers += 1;
+    }
+
+    /// How many read it.
+    pub(crate) fn readers(&self) -> usize {
+        self.lock().readers
     }
 
     /// A reader that was cut comes back; the download goes on meanwhile.

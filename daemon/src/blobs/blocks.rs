@@ -53,7 +53,7 @@ impl Drop for Body {
     }
 }
 
-type Opening = Box<dyn FnOnce() -> Result<Reader, ReadError> + Send + Sync>;
+type Opening = Box<dyn FnOnce() -> Result<Reader, ReadError> + Send>;
 
 /// Where a body's next bytes come from.
 pub(crate) enum Next {

@@ -2,10 +2,13 @@
 
 mod active;
 mod blocks;
+mod context;
 mod reading;
 mod service;
+mod through;
 
-pub(crate) use active::{ActiveBlob, Failure, OriginContext, Phase, Wanted};
+pub(crate) use active::{ActiveBlob, Failure, Phase, Wanted};
 pub(crate) use blocks::{BlockBudget, Body, Next, ReadFault};
+pub(crate) use context::OriginContext;
 pub(crate) use reading::reading;
-pub(crate) use service::BlobService;
+pub(crate) use service::{BlobService, PassThrough};

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::Stream;
 use shoal_proto::ChunkLayout;
 use shoal_registry_proxy::{Piece, ReadFailure, Source};
@@ -13,6 +14,7 @@ use tracing::warn;
 use super::active::{ActiveBlob, Failure, Phase, Wanted};
 use super::blocks::{Body, Next, PIECES, ReadFault};
 use super::service::{BlobService, LINGER, Opened};
+use super::through::Through;
 use crate::swarm::Input;
 
 /// A body that will be complete within this is held until its digest matched.
@@ -48,6 +50,7 @@ pub(crate) fn reading(
 enum From {
     Nowhere,
     Disk(Next),
+    Origin(Box<Through>),
     Download(Watching),
 }
 
@@ -101,6 +104,7 @@ impl Reading {
                     piece
                 }),
                 From::Download(watching) => self.follow(watching).await?,
+                From::Origin(through) => Some(self.pass_through(through).await?),
             };
             if let Some(piece) = piece {
                 return Ok(Some(piece));
@@ -109,19 +113,24 @@ impl Reading {
         Ok(None)
     }
 
+    fn give(&mut self, bytes: Bytes) -> Piece {
+        let len = bytes.len() as u64;
+        self.range.start += len;
+        self.service.metrics().client_bytes.get_or_create(&self.source.into()).inc_by(len);
+        Piece { bytes, source: self.source }
+    }
+
+    async fn pass_through(&mut self, mut through: Box<Through>) -> Result<Piece, ReadFailure> {
+        let bytes = through.next(&self.range).await?;
+        self.source = Source::Origin;
+        self.from = From::Origin(through);
+        Ok(self.give(bytes))
+    }
+
     /// Reads from the disk. `None` where it has lost the bytes: the blob is opened anew.
-    async fn read(
-        &mut self,
-        next: Next,
-        range: Range<u64>,
-    ) -> Result<Option<(Piece, Next)>, ReadFailure> {
+    async fn read(&mut self, next: Next, range: Range<u64>) -> Result<Option<(Piece, Next)>, ReadFailure> {
         match self.body.read(next, range).await {
-            Ok((bytes, next)) => {
-                let len = bytes.len() as u64;
-                self.range.start += len;
-                self.service.metrics().client_bytes.get_or_create(&self.source.into()).inc_by(len);
-                Ok(Some((Piece { bytes, source: self.source }, next)))
-            }
+            Ok((bytes, next)) => Ok(Some((self.give(bytes), next))),
             Err(ReadFault::Read(ReadError::Corrupt { index, blob })) => {
                 warn!(%blob, chunk = %index, "corrupt on disk; repairing from the swarm");
                 self.service.metrics().chunks_corrupt.inc();
@@ -141,23 +150,23 @@ impl Reading {
                 Ok(())
             }
             Opened::Active(blob) => {
-                self.from = From::Download(self.watch(blob).await);
+                let watching = self.watch(blob);
+                let (blob, reader) = (watching.blob.clone(), watching.reader);
+                let chunks = blob.layout.chunks_of(&self.range);
+                self.from = From::Download(watching);
+                self.service.swarm().send(Input::Want { blob, reader, chunks }).await;
                 Ok(())
             }
         }
     }
 
-    async fn watch(&self, blob: Arc<ActiveBlob>) -> Watching {
+    fn watch(&self, blob: Arc<ActiveBlob>) -> Watching {
         blob.reader_came();
         let reader = self.service.next_reader();
         let now = Instant::now();
         let service = self.service.clone();
         let (changes, count) = (blob.subscribe(), blob.count());
-        let watching = Watching { blob, changes, service, reader, since: now, progress: now, count };
-        let chunks = watching.blob.layout.chunks_of(&self.range);
-        let want = Input::Want { blob: watching.blob.clone(), reader, chunks };
-        self.service.swarm().send(want).await;
-        watching
+        Watching { blob, changes, service, reader, since: now, progress: now, count }
     }
 
     fn read_complete(&mut self) {
@@ -186,6 +195,12 @@ impl Reading {
             Phase::Complete => {
                 self.source = blob.first_source().unwrap_or(Source::Local);
                 self.read_complete();
+                return Ok(None);
+            }
+            // What was given out before has no digest that vouches for it: that client sees a cut.
+            Phase::Failed(Failure::Store(why)) if self.given_round.is_none() => {
+                let through = Through::open(self.service.clone(), self.wanted.clone(), &why).await?;
+                self.from = From::Origin(Box::new(through));
                 return Ok(None);
             }
             Phase::Failed(failure) => return Err(failed(&failure)),
@@ -247,15 +262,65 @@ fn failed(failure: &Failure) -> ReadFailure {
 /// What of `range` may be given out before the digest matched: nothing while the body is held, and never the
 /// blob's last bytes.
 fn streamable(blob: &ActiveBlob, watching: &Watching, range: &Range<u64>) -> Option<Range<u64>> {
-    let elapsed = watching.since.elapsed();
-    let soon = blob.remaining().is_none_or(|rest| elapsed + rest < HOLD);
-    if elapsed < HOLD && (elapsed < PACE_AFTER || soon) {
+    if is_held(watching.since.elapsed(), blob.remaining()) {
         return None;
     }
-    let layout: &ChunkLayout = &blob.layout;
-    let ready = blob.ready(&layout.chunks_of(range))?;
+    let layout = &blob.layout;
+    before_the_last(layout, &blob.ready(&layout.chunks_of(range))?, range)
+}
+
+/// Whether a body whose reader came so long ago still waits for its digest; `rest` is how long the download will
+/// take from now on, as far as its pace is known.
+fn is_held(waited: Duration, rest: Option<Duration>) -> bool {
+    let soon = rest.is_none_or(|rest| waited + rest < HOLD);
+    waited < HOLD && (waited < PACE_AFTER || soon)
+}
+
+/// The bytes of `range` in chunks that are here, without the blob's last chunk.
+fn before_the_last(layout: &ChunkLayout, ready: &Range<u32>, range: &Range<u64>) -> Option<Range<u64>> {
     let last = layout.count().saturating_sub(1);
     let end = layout.range(shoal_proto::ChunkIndex(ready.end.min(last).saturating_sub(1))).end;
     let end = if ready.start < last { end.min(range.end) } else { range.start };
     (range.start < end).then_some(range.start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    #[test]
+    fn a_body_that_will_be_complete_within_ten_seconds_is_held_and_none_longer() {
+        for (waited, rest, held) in [
+            // Too early to know the pace.
+            (0.0, None, true),
+            (0.9, Some(3600.0), true),
+            // Complete in time, or not.
+            (1.1, Some(8.0), true),
+            (1.1, Some(9.0), false),
+            (9.0, Some(0.5), true),
+            (9.0, Some(1.5), false),
+            // Before the first chunk there is no pace; the hold ends all the same.
+            (9.9, None, true),
+            (10.0, None, false),
+            (10.0, Some(0.1), false),
+        ] {
+            assert_eq!(is_held(seconds(waited), rest.map(seconds)), held, "{waited} s, {rest:?} left");
+        }
+    }
+
+    #[test]
+    fn the_last_chunk_is_not_given_out_before_the_digest_matched() {
+        let size = (3 << 20) + 5;
+        let layout = ChunkLayout::new(size).unwrap();
+        let give = |ready, range| before_the_last(&layout, &ready, &range);
+        assert_eq!(give(0..2, 0..size), Some(0..2 << 20));
+        assert_eq!(give(0..4, 7..size), Some(7..3 << 20), "all chunks are here");
+        assert_eq!(give(0..4, 7..100), Some(7..100), "no more than is wanted");
+        assert_eq!(give(3..4, 3 << 20..size), None, "only the last one is left");
+    }
 }

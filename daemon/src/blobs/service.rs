@@ -5,12 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shoal_origin::Origins;
 use shoal_proto::message::{Held, Proof};
 use shoal_proto::{ChunkLayout, ChunkSet, Digest, LayoutError, RegistryName, SignedEntry};
 use shoal_store::{Partial, ReadError, Store, StoreError};
+use shoal_transport::RateLimit;
+use tokio::sync::Semaphore;
 
 use super::active::{ActiveBlob, Failure, Phase, Wanted};
 use super::blocks::BlockBudget;
+use super::through;
 use crate::metrics::Metrics;
 use crate::swarm::{Input, Joining, SwarmHandle, complete_proof};
 
@@ -47,6 +51,21 @@ pub(crate) enum Opened {
     Active(Arc<ActiveBlob>),
 }
 
+/// What it takes to pass through what the store cannot take.
+#[derive(Clone, Debug)]
+pub(crate) struct PassThrough {
+    pub(super) origins: Origins,
+    /// What may be received from origins, as for all else.
+    pub(super) limit: Arc<RateLimit>,
+    pub(super) places: Arc<Semaphore>,
+}
+
+impl PassThrough {
+    pub(crate) fn new(origins: Origins, limit: Arc<RateLimit>) -> Self {
+        Self { origins, limit, places: Arc::new(Semaphore::new(through::AT_ONCE)) }
+    }
+}
+
 type Key = (Digest, u64, RegistryName);
 
 /// Opens blobs. Cheap to clone.
@@ -61,14 +80,21 @@ struct Inner {
     swarm: SwarmHandle,
     budget: BlockBudget,
     metrics: Metrics,
+    through: PassThrough,
     active: Mutex<HashMap<Key, Arc<ActiveBlob>>>,
     next_reader: AtomicU64,
 }
 
 impl BlobService {
-    pub(crate) fn new(store: Store, swarm: SwarmHandle, budget: BlockBudget, metrics: Metrics) -> Self {
-        let inner =
-            Inner { store, swarm, budget, metrics, active: Mutex::default(), next_reader: AtomicU64::new(0) };
+    pub(crate) fn new(
+        store: Store,
+        swarm: SwarmHandle,
+        budget: BlockBudget,
+        metrics: Metrics,
+        through: PassThrough,
+    ) -> Self {
+        let (active, next_reader) = (Mutex::default(), AtomicU64::new(0));
+        let inner = Inner { store, swarm, budget, metrics, through, active, next_reader };
         Self { inner: Arc::new(inner) }
     }
 
@@ -86,6 +112,10 @@ impl BlobService {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    pub(super) fn through(&self) -> &PassThrough {
+        &self.inner.through
     }
 
     pub(crate) fn next_reader(&self) -> u64 {
@@ -207,6 +237,10 @@ fn prepare_or_fail(store: &Store, blob: Arc<ActiveBlob>) -> Option<Joining> {
 
 /// What the store has of the blob; `None` where that is all.
 fn prepare(store: &Store, blob: &Arc<ActiveBlob>) -> Result<Option<Joining>, OpenError> {
+    if !store.has_room_for(&blob.swarm()) {
+        // Else it would throw out what is cached, fill the disk, and fail in the end.
+        return Err(StoreError::Full { need: blob.layout.size() }.into());
+    }
     let partial: Partial = match store.begin(&blob.swarm()) {
         Ok(partial) => partial,
         // Complete, perhaps with chunks that were found corrupt: those are repaired through the swarm.

@@ -34,8 +34,24 @@ type RepositoryKey = (RegistryName, Repository);
 pub(crate) struct Grant {
     /// As whom the origin let us read.
     pub identity: Identity,
+    /// The other identity that the caller may use.
+    pub fallback: Identity,
     /// Whether it lets anybody.
     pub public: bool,
+}
+
+impl Grant {
+    /// The repository is open to anybody.
+    fn open(caller: &Caller) -> Self {
+        let [identity, fallback] = candidates(caller);
+        Self { identity, fallback, public: true }
+    }
+
+    /// The origin let in the caller itself, or this node for it.
+    fn own(caller: &Caller) -> Self {
+        let [fallback, identity] = candidates(caller);
+        Self { identity, fallback, public: false }
+    }
 }
 
 /// Why nobody answered a question to an origin.
@@ -87,10 +103,7 @@ impl Access {
         if let Some(grant) = self.remembered(registry, repository, caller, self.freshness.max_stale) {
             return Some(grant);
         }
-        self.tracker
-            .is_anonymous(registry, repository)
-            .await
-            .then_some(Grant { identity: Identity::Anonymous, public: true })
+        self.tracker.is_anonymous(registry, repository).await.then(|| Grant::open(caller))
     }
 
     fn remembered(
@@ -102,14 +115,13 @@ impl Access {
     ) -> Option<Grant> {
         let open = look_up(self.store.anonymous(registry, repository.as_str())).filter(|at| *at > 0);
         if open.is_some_and(|at| age_of(at) <= max_age) {
-            return Some(Grant { identity: Identity::Anonymous, public: true });
+            return Some(Grant::open(caller));
         }
         let key = (registry.clone(), repository.clone());
         let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        candidates(caller).into_iter().find_map(|identity| {
-            let when = verdicts.granted.get(&(key.clone(), identity.key()))?;
-            (when.elapsed() <= max_age).then_some(Grant { identity, public: false })
-        })
+        let grant = Grant::own(caller);
+        let when = verdicts.granted.get(&(key, grant.identity.key()))?;
+        (when.elapsed() <= max_age).then_some(grant)
     }
 
     /// Asks the origin as each identity that the caller may use, until one is let in, and remembers who was.
@@ -129,7 +141,7 @@ impl Access {
             match question(anonymous.clone()).await {
                 Ok(answer) => {
                     self.granted(origin.name(), repository, &anonymous);
-                    return Ok((Grant { identity: anonymous, public: true }, answer));
+                    return Ok((Grant::open(caller), answer));
                 }
                 // An account may have a limit of its own.
                 Err(error) if error.is_outage() && !is_throttled(&error) => {
@@ -146,7 +158,7 @@ impl Access {
         match question(own.clone()).await {
             Ok(answer) => {
                 self.granted(origin.name(), repository, &own);
-                Ok((Grant { identity: own, public: false }, answer))
+                Ok((Grant::own(caller), answer))
             }
             Err(error) if error.is_outage() => Err(AskError::Outage(error)),
             Err(error) => Err(AskError::Refused(more_telling(challenge, error))),
@@ -170,7 +182,13 @@ impl Access {
         when.is_some_and(|when| when.elapsed() <= CLOSED_FOR)
     }
 
+    fn tell(&self, registry: &RegistryName, repository: &Repository, open: bool) {
+        let (registry, repository) = (registry.clone(), repository.as_str().into());
+        self.tracker.tell(NodeMessage::Anonymous { registry, repository, open });
+    }
+
     fn closed(&self, registry: &RegistryName, repository: &Repository) {
+        self.tell(registry, repository, false);
         // The time 0 is too long ago for anybody.
         tokio::task::block_in_place(|| {
             noted(self.store.put_anonymous(registry, repository.as_str(), 0));
@@ -183,10 +201,7 @@ impl Access {
     fn granted(&self, registry: &RegistryName, repository: &Repository, identity: &Identity) {
         if matches!(identity, Identity::Anonymous) {
             self.note_open(registry, repository);
-            self.tracker.tell(NodeMessage::Anonymous {
-                registry: registry.clone(),
-                repository: repository.as_str().into(),
-            });
+            self.tell(registry, repository, true);
             return;
         }
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -93,6 +93,7 @@ impl Mirror {
                 repository: repository.clone(),
                 kind: Kind::Blob,
                 identity: resolved.grant.identity.clone(),
+                fallback: resolved.grant.fallback.clone(),
             },
         });
         if let Err(error) = self.blobs.prefetch(wanted.collect()).await {
@@ -142,7 +143,8 @@ impl Mirror {
         let repository = origin.canonical_repository(&blob.repository);
         let (grant, size): (Grant, u64) =
             self.resolver.blob(&origin, &repository, &blob.digest, caller).await?;
-        let context = OriginContext { repository, kind: Kind::Blob, identity: grant.identity };
+        let Grant { identity, fallback, .. } = grant;
+        let context = OriginContext { repository, kind: Kind::Blob, identity, fallback };
         may_share(self.blobs.store(), &origin, &context, &blob.digest).await?;
         let wanted = Wanted { digest: blob.digest, size, registry: origin.name().clone(), context };
         Ok(FoundBlob { blobs: self.blobs.clone(), wanted })
@@ -183,8 +185,9 @@ impl Mirror {
 fn manifest_context(repository: &Repository, resolved: &Resolved) -> Result<OriginContext, Refusal> {
     let accept = HeaderValue::from_str(&resolved.media_type)
         .map_err(|_| Refusal::ManifestInvalid { reason: "its media type is not text".into() })?;
-    let identity = resolved.grant.identity.clone();
-    Ok(OriginContext { repository: repository.clone(), kind: Kind::Manifest { accept }, identity })
+    let Grant { identity, fallback, .. } = resolved.grant.clone();
+    let kind = Kind::Manifest { accept };
+    Ok(OriginContext { repository: repository.clone(), kind, identity, fallback })
 }
 
 fn unread(failure: &ReadFailure) -> Refusal {

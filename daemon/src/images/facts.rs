@@ -27,7 +27,7 @@ impl Facts {
             Vec::new()
         });
         for (registry, repository) in open {
-            tracker.send(NodeMessage::Anonymous { registry, repository: repository.into() });
+            tracker.send(NodeMessage::Anonymous { registry, repository: repository.into(), open: true });
         }
         let tags = self.store.public_tags(MOST).unwrap_or_else(|error| {
             warn!(%error, "cannot tell the tracker what tags mean");

@@ -6,7 +6,7 @@
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
-use shoal_origin::{Kind, Origin};
+use shoal_origin::Origin;
 use shoal_proto::{Digest, SwarmId};
 use shoal_registry_proxy::Refusal;
 use shoal_store::{Complete, ReadError, Store};
@@ -58,9 +58,7 @@ async fn shows(store: &Store, origin: &Origin, context: &OriginContext, complete
     let digest = complete.swarm.digest;
     let start = fastrand::u64(0..size.saturating_sub(SAMPLE).max(1));
     let range = start..(start + SAMPLE).min(size);
-    let OriginContext { repository, kind, identity } = context.clone();
-    let kind: Kind = kind;
-    let stream = origin.read_blob(&repository, kind, &digest, size, range.clone(), &identity).await;
+    let stream = context.read(origin, &digest, size, range.clone()).await;
     let Ok(mut stream) = stream else { return false };
     if stream.ignores_range() {
         debug!(%digest, registry = %origin.name(), "no proof without ranges");

@@ -200,7 +200,8 @@ impl Driver {
         let Some(blob) = self.blobs.remove(&swarm) else { return };
         info!(digest = %swarm.digest, "repaired");
         blob.end(Phase::Complete);
-        let stored = self.parts.store.attestation(&swarm.digest).ok().flatten();
+        let read = || self.parts.store.attestation(&swarm.digest).ok().flatten();
+        let stored = tokio::task::block_in_place(read);
         match stored.and_then(|bytes| SignedAttestation::from_bytes(&bytes).ok()) {
             Some(signed) => self.feed(PeerEvent::Verified(signed)),
             None => self.feed(PeerEvent::Leave { swarm }),

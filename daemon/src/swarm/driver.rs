@@ -115,7 +115,8 @@ impl Driver {
             Input::Leave(blob) => self.leave(&blob),
             Input::Access(blob) => self.access(&blob.swarm(), true),
             Input::GiveUp { blob, reason } => {
-                if blob.phase() == Phase::Fetching {
+                // It counts as a reader itself until this was taken.
+                if blob.phase() == Phase::Fetching && blob.readers() <= 1 {
                     self.fail(&blob.swarm(), Failure::Unavailable(reason));
                 }
             }

@@ -39,7 +39,8 @@ pub(crate) enum Input {
     Leave(Arc<ActiveBlob>),
     /// Somebody asks for a blob on its way, authorised anew: the origin may be asked again.
     Access(Arc<ActiveBlob>),
-    /// Nothing came for longer than a reader waits: the blob fails for all, and whoever asks next begins anew.
+    /// Nothing came for longer than a reader waits. When the last reader says so the blob fails, and whoever asks
+    /// next begins anew.
     GiveUp {
         blob: Arc<ActiveBlob>,
         reason: Arc<str>,

@@ -17,7 +17,7 @@ use super::driver::DriverParts;
 use super::fetch::kib;
 use super::inbox::OriginFailure;
 use super::write::{WriteError, WriteTo, write};
-use crate::blobs::{ActiveBlob, OriginContext};
+use crate::blobs::ActiveBlob;
 
 /// A registry that says 429 without saying for how long is left alone for this long.
 const THROTTLED_FOR: Duration = Duration::from_secs(5);
@@ -67,8 +67,7 @@ async fn read(
     let origin = parts.origins.admit(&blob.registry).map_err(|error| failed(&error))?;
     let bytes = layout.range(ChunkIndex(wanted.start)).start
         ..layout.range(ChunkIndex(wanted.end.saturating_sub(1))).end;
-    let OriginContext { repository, kind, identity } = blob.context();
-    let stream = origin.read_blob(&repository, kind, &blob.digest, layout.size(), bytes, &identity).await;
+    let stream = blob.context().read(&origin, &blob.digest, layout.size(), bytes).await;
     let stream = stream.map_err(|error| failed(&error))?;
     debug!(digest = %blob.digest, chunks = ?wanted, source = "origin", "reading under a lease");
     // A registry without Range sends the blob from its start: once is enough, so all of it is taken.

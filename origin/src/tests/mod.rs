@@ -8,6 +8,7 @@ mod manifests_are_checked;
 mod redirects_leak_nothing;
 mod registries_are_admitted;
 mod registries_are_authenticated_to;
+mod silence_is_remembered;
 mod statuses_are_told_apart;
 mod tls_is_configured;
 mod tokens_are_cached;

@@ -173,7 +173,9 @@ pub(super) fn node_message() -> impl Strategy<Value = NodeMessage> {
         (any::<u64>(), registry(), name(), name())
             .prop_map(|(request, registry, repository, tag)| TagLookup { request, registry, repository, tag })
             .boxed(),
-        (registry(), name()).prop_map(|(registry, repository)| Anonymous { registry, repository }).boxed(),
+        (registry(), name(), any::<bool>())
+            .prop_map(|(registry, repository, open)| Anonymous { registry, repository, open })
+            .boxed(),
         (any::<u64>(), registry(), name())
             .prop_map(|(request, registry, repository)| AnonymousLookup { request, registry, repository })
             .boxed(),

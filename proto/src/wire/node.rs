@@ -114,9 +114,10 @@ impl From<&NodeMessage> for v1::NodeMessage {
                 repository: repository.to_string(),
                 tag: tag.to_string(),
             }),
-            NodeMessage::Anonymous { registry, repository } => Wire::Anonymous(v1::Anonymous {
+            NodeMessage::Anonymous { registry, repository, open } => Wire::Anonymous(v1::Anonymous {
                 registry: registry.to_string(),
                 repository: repository.to_string(),
+                closed: !open,
             }),
             NodeMessage::AnonymousLookup { request, registry, repository } => {
                 Wire::AnonymousLookup(v1::AnonymousLookup {
@@ -177,6 +178,7 @@ impl TryFrom<v1::NodeMessage> for NodeMessage {
             Wire::Anonymous(wire) => Self::Anonymous {
                 registry: wire.registry.parse().of("registry")?,
                 repository: name("repository", wire.repository)?,
+                open: !wire.closed,
             },
             Wire::AnonymousLookup(wire) => Self::AnonymousLookup {
                 request: wire.request,

@@ -47,7 +47,8 @@ type Repository = (RegistryName, Box<str>);
 pub(super) struct Facts {
     /// With the moment at which the origin said so.
     tags: Bounded<(Repository, Box<str>), (TagRecord, Time, Duration)>,
-    anonymous: Bounded<Repository, ()>,
+    /// Whether it is open, as the origin last said to anybody.
+    anonymous: Bounded<Repository, bool>,
 }
 
 impl Facts {
@@ -76,11 +77,28 @@ impl Facts {
         Some(TagRecord { age: now.since(*at).saturating_add(*age), ..record.clone() })
     }
 
-    pub(super) fn add_anonymous(&mut self, registry: RegistryName, repository: Box<str>) {
-        self.anonymous.insert((registry, repository), ());
+    pub(super) fn set_anonymous(&mut self, registry: RegistryName, repository: Box<str>, open: bool) {
+        self.anonymous.insert((registry, repository), open);
     }
 
     pub(super) fn is_anonymous(&self, registry: RegistryName, repository: Box<str>) -> bool {
-        self.anonymous.get(&(registry, repository)).is_some()
+        self.anonymous.get(&(registry, repository)).copied().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_repository_that_closes_is_open_no_more() {
+        let mut facts = Facts::new(10);
+        let registry: RegistryName = "registry.test".parse().unwrap();
+        for open in [true, false, true] {
+            facts.set_anonymous(registry.clone(), "team/app".into(), open);
+            assert_eq!(facts.is_anonymous(registry.clone(), "team/app".into()), open);
+        }
+        assert!(!facts.is_anonymous(registry, "team/other".into()));
     }
 }

@@ -254,7 +254,9 @@ impl TrackerMachine {
                 let record = self.facts.tag(self.now, registry, repository, tag);
                 self.send(node, TrackerMessage::TagFound { request, record });
             }
-            NodeMessage::Anonymous { registry, repository } => self.facts.add_anonymous(registry, repository),
+            NodeMessage::Anonymous { registry, repository, open } => {
+                self.facts.set_anonymous(registry, repository, open);
+            }
             NodeMessage::AnonymousLookup { request, registry, repository } => {
                 let known = self.facts.is_anonymous(registry, repository);
                 self.send(node, TrackerMessage::AnonymousFound { request, known });
