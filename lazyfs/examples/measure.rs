@@ -58,7 +58,7 @@ fn floor(layer: &[u8]) -> Result<Duration, Error> {
 fn build(layer: &[u8], span: u64) -> Result<(Duration, Built<Windows>), Error> {
     let start = Instant::now();
     let digest = Digest::sha256(sha256(layer));
-    let mut builder = IndexBuilder::new(digest, layer.len() as u64, span, Windows::default());
+    let mut builder = IndexBuilder::new(digest, layer.len() as u64, span, Windows::default())?;
     for piece in layer.chunks(PIECE) {
         builder.push(piece)?;
     }

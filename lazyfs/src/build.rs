@@ -85,14 +85,14 @@ impl<S> std::fmt::Debug for IndexBuilder<S> {
 impl<S: BuildSink> IndexBuilder<S> {
     /// For a layer of `size` bytes. That its bytes match `layer` is for the caller to check, who hashes them
     /// anyway.
-    pub fn new(layer: Digest, size: u64, span_size: u64, sink: S) -> Self {
-        Self {
+    pub fn new(layer: Digest, size: u64, span_size: u64, sink: S) -> Result<Self, BuildError> {
+        Ok(Self {
             layer,
             size,
             pushed: 0,
             reader: Reader::Unknown(Vec::new()),
-            recorder: Recorder::new(span_size, sink),
-        }
+            recorder: Recorder::new(span_size, sink)?,
+        })
     }
 
     /// Takes the next bytes of the layer.

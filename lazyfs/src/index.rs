@@ -6,7 +6,7 @@ mod spans;
 mod toc;
 mod tree_codec;
 
-pub(crate) use container::{compress_window, decompress_window};
+pub(crate) use container::{WindowCompressor, decompress_window};
 pub(crate) use toc::EMPTY_WINDOW;
 
 pub use codec::DecodeError;

@@ -22,6 +22,7 @@ pub(super) struct Gzip {
     member_out: u64,
     /// Finds out what the newest span needs of its window.
     probe: Option<Probe>,
+    probe_inflate: Inflate,
 }
 
 impl Default for Gzip {
@@ -35,6 +36,7 @@ impl Default for Gzip {
             within_member: false,
             member_out: 0,
             probe: None,
+            probe_inflate: Inflate::new(Framing::Raw),
         }
     }
 }
@@ -92,7 +94,7 @@ impl Gzip {
             return Err(BuildError::Corrupt(Compression::Gzip));
         }
         if let Some(probe) = &mut self.probe {
-            probe.read(used, step.produced);
+            probe.read(used, made);
         }
         self.at += used.len() as u64;
         self.last_byte = used.last().copied().unwrap_or(self.last_byte);
@@ -124,7 +126,7 @@ impl Gzip {
 
     fn finish_probe<S: BuildSink>(&mut self, recorder: &mut Recorder<S>) -> Result<(), BuildError> {
         match self.probe.take() {
-            Some(probe) => recorder.window(&probe.finish()?),
+            Some(probe) => recorder.window(&probe.finish(&mut self.probe_inflate)?),
             None => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use shoal_proto::Digest;
 
 use super::{BuildError, Built};
 use crate::index::{
-    Compression, Entrance, LayerIndex, MAX_SPAN, MAX_SPAN_COMPRESSED, Span, SpanTable, WindowRef, compress_window,
+    Compression, Entrance, LayerIndex, MAX_SPAN, MAX_SPAN_COMPRESSED, Span, SpanTable, WindowCompressor, WindowRef,
 };
 use crate::tar::TarStream;
 
@@ -29,12 +29,13 @@ pub(super) struct Recorder<S> {
     target: u64,
     spans: Vec<Span>,
     window_lengths: Vec<u32>,
+    windows: WindowCompressor,
     hasher: blake3::Hasher,
 }
 
 impl<S: BuildSink> Recorder<S> {
-    pub(super) fn new(span_size: u64, sink: S) -> Self {
-        Self {
+    pub(super) fn new(span_size: u64, sink: S) -> Result<Self, BuildError> {
+        Ok(Self {
             span_size: span_size.clamp(1, MAX_SPAN),
             sink,
             tar: TarStream::new(),
@@ -43,8 +44,9 @@ impl<S: BuildSink> Recorder<S> {
             target: 0,
             spans: Vec::new(),
             window_lengths: Vec::new(),
+            windows: WindowCompressor::new()?,
             hasher: blake3::Hasher::new(),
-        }
+        })
     }
 
     /// Bytes of tar that are still to come before a cut may be made.
@@ -114,7 +116,7 @@ impl<S: BuildSink> Recorder<S> {
         }
         let len = u16::try_from(window.len()).map_err(|_| BuildError::Corrupt(Compression::Gzip))?;
         *slot = WindowRef { len, hash: *blake3::hash(window).as_bytes() };
-        let compressed = compress_window(window)?;
+        let compressed = self.windows.compress(window)?;
         self.sink.window(&compressed)?;
         self.window_lengths.push(u32::try_from(compressed.len()).unwrap_or(u32::MAX));
         Ok(())

@@ -17,41 +17,38 @@ pub(super) struct Probe {
     bits: u8,
     first_byte: u8,
     compressed: Vec<u8>,
-    out: usize,
+    /// What came out of it: as much as can refer to the window.
+    truth: Vec<u8>,
 }
 
 impl Probe {
     pub(super) fn new(window: &[u8], bits: u8, first_byte: u8) -> Self {
-        Self { window: window.to_vec(), bits, first_byte, compressed: Vec::new(), out: 0 }
+        Self { window: window.to_vec(), bits, first_byte, compressed: Vec::new(), truth: Vec::new() }
     }
 
-    /// The span's next compressed bytes, from which `produced` bytes came out.
-    pub(super) fn read(&mut self, compressed: &[u8], produced: usize) {
+    /// The span's next compressed bytes, and what came out of them.
+    pub(super) fn read(&mut self, compressed: &[u8], produced: &[u8]) {
         let kept = compressed.len().min(MAX_KEPT - self.compressed.len());
         self.compressed.extend_from_slice(compressed.get(..kept).unwrap_or_default());
-        self.out = self.out.saturating_add(produced);
+        let kept = produced.len().min(WINDOW - self.truth.len());
+        self.truth.extend_from_slice(produced.get(..kept).unwrap_or_default());
     }
 
     pub(super) fn saw_enough(&self) -> bool {
-        self.out >= WINDOW || self.compressed.len() == MAX_KEPT
+        self.truth.len() >= WINDOW
     }
 
     /// The window, with zeros where the span does not need it, and without what comes before the first byte that
-    /// it needs.
-    pub(super) fn finish(mut self) -> Result<Vec<u8>, Corrupt> {
-        let len = self.out.min(WINDOW);
-        let mut inflate = Inflate::new(Framing::Raw);
-        let Some(truth) = self.inflate(&mut inflate, &self.window, len)? else { return Ok(self.window) };
+    /// it needs. To be called once enough was seen, or where span or member end before.
+    pub(super) fn finish(mut self, inflate: &mut Inflate) -> Result<Vec<u8>, Corrupt> {
         // 7 bits of the place, and one that is always set, so that a difference shows at all; then the other 8.
         let low = self.marked(|place| 0x80 | (place & 0x7f));
         let high = self.marked(|place| (place >> 7) & 0xff);
-        let (Some(low), Some(high)) =
-            (self.inflate(&mut inflate, &low, len)?, self.inflate(&mut inflate, &high, len)?)
-        else {
+        let (Some(low), Some(high)) = (self.inflate(inflate, &low)?, self.inflate(inflate, &high)?) else {
             return Ok(self.window);
         };
         let mut needed = vec![false; self.window.len()];
-        for ((truth, low), high) in truth.iter().zip(low).zip(high) {
+        for ((truth, low), high) in self.truth.iter().zip(low).zip(high) {
             if low != *truth {
                 let place = usize::from((low ^ truth) & 0x7f) | usize::from(high ^ truth) << 7;
                 if let Some(needed) = needed.get_mut(place) {
@@ -74,12 +71,15 @@ impl Probe {
         self.window.iter().enumerate().map(|(place, byte)| byte ^ mark(place) as u8).collect()
     }
 
-    /// The span's first `len` bytes if this were its window; `None` if too little was kept for them.
-    fn inflate(&self, inflate: &mut Inflate, window: &[u8], len: usize) -> Result<Option<Vec<u8>>, Corrupt> {
+    /// The span's beginning if this were its window; `None` if too little was kept for it.
+    fn inflate(&self, inflate: &mut Inflate, window: &[u8]) -> Result<Option<Vec<u8>>, Corrupt> {
+        let mut out = vec![0; self.truth.len()];
+        if out.is_empty() {
+            return Ok(Some(out));
+        }
         inflate.reset(Framing::Raw);
         inflate.prime(self.bits, self.first_byte, window)?;
-        let mut out = vec![0; len];
-        let step = if len == 0 { 0 } else { inflate.step(&self.compressed, &mut out, false)?.produced };
-        Ok((step == len).then_some(out))
+        let produced = inflate.step(&self.compressed, &mut out, false)?.produced;
+        Ok((produced == out.len()).then_some(out))
     }
 }

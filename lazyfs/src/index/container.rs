@@ -20,7 +20,10 @@ const MAX_TOC: u64 = 256 << 20;
 const MAX_LENGTHS: u64 = 4 * MAX_SPANS as u64;
 /// Bytes of one compressed window: zstd may add a little to what it cannot shrink.
 const MAX_WINDOW: u64 = WINDOW as u64 + 512;
-const LEVEL: i32 = 6;
+/// zstd's level for the table of contents: read often, written once.
+const TOC_LEVEL: i32 = 9;
+/// zstd's level for windows. They are mostly zeros; more makes them hardly smaller.
+const WINDOW_LEVEL: i32 = 3;
 
 /// The first [`HEADER_LEN`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +91,7 @@ pub struct Head {
 pub fn encode_head(index: &LayerIndex, window_lengths: &[u32]) -> Result<Vec<u8>, HeadError> {
     let toc = index.encode();
     let id = IndexId(*blake3::hash(&toc).as_bytes());
-    let compressed = zstd::bulk::compress(&toc, LEVEL).map_err(HeadError::Compressed)?;
+    let compressed = zstd::bulk::compress(&toc, TOC_LEVEL).map_err(HeadError::Compressed)?;
     let mut lengths = Encoder::default();
     for &length in window_lengths {
         lengths.number(length.into());
@@ -160,9 +163,17 @@ fn window_starts(index: &LayerIndex, lengths: &[u8], head_len: u64) -> Result<Ve
     Ok(starts)
 }
 
-/// A window as the file holds it.
-pub(crate) fn compress_window(window: &[u8]) -> Result<Vec<u8>, HeadError> {
-    zstd::bulk::compress(window, LEVEL).map_err(|_| HeadError::Window)
+/// Makes windows what the file holds.
+pub(crate) struct WindowCompressor(zstd::bulk::Compressor<'static>);
+
+impl WindowCompressor {
+    pub(crate) fn new() -> Result<Self, HeadError> {
+        zstd::bulk::Compressor::new(WINDOW_LEVEL).map(Self).map_err(|_| HeadError::Window)
+    }
+
+    pub(crate) fn compress(&mut self, window: &[u8]) -> Result<Vec<u8>, HeadError> {
+        self.0.compress(window).map_err(|_| HeadError::Window)
+    }
 }
 
 /// A window from the file, checked against what its span says.

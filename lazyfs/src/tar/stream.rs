@@ -144,3 +144,32 @@ impl TarStream {
         Ok(bytes.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Kind;
+
+    #[test]
+    fn files_may_be_larger_than_4_gib() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("large").unwrap();
+        header.set_size(5 << 30);
+        header.set_mode(0o644);
+        header.set_cksum();
+        let mut stream = TarStream::new();
+        stream.push(header.as_bytes()).unwrap();
+        let zeros = vec![0; 64 << 20];
+        for _ in 0..80 {
+            stream.push(&zeros).unwrap();
+        }
+        header.set_path("next").unwrap();
+        header.set_size(0);
+        header.set_cksum();
+        stream.push(header.as_bytes()).unwrap();
+        let tree = stream.finish().unwrap();
+        let large = tree.lookup(tree.root(), b"large").and_then(|node| tree.node(node)).unwrap();
+        assert!(matches!(large.kind, Kind::File { size: 5_368_709_120, .. }));
+        assert!(tree.lookup(tree.root(), b"next").is_some());
+    }
+}

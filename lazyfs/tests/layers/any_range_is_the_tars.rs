@@ -68,3 +68,30 @@ fn of_what_common_programs_write() {
     }
     assert!(tried >= 2, "gzip is missing");
 }
+
+/// A gzip member whose block boundary at 64 KiB, where a span begins, is followed by more empty blocks than a
+/// builder keeps to find out what the span refers to; and then by references to what came before.
+#[test]
+fn after_many_empty_blocks() {
+    let mut random = fastrand::Rng::with_seed(6);
+    let mut content: Vec<u8> = (0..400_000).map(|_| random.u8(..)).collect();
+    let cut = samples::SPAN as usize - 512; // the header
+    content.copy_within(cut - 20_000..cut, cut);
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    tar.append_data(&mut header, "random", &*content).unwrap();
+    let tar = tar.into_inner().unwrap();
+    let (head, tail) = tar.split_at(samples::SPAN as usize);
+    let mut deflate = flate2::Compress::new(flate2::Compression::new(6), false);
+    let mut blocks = Vec::with_capacity(1 << 20);
+    deflate.compress_vec(head, &mut blocks, flate2::FlushCompress::Sync).unwrap();
+    blocks.extend([0, 0, 0, 0xff, 0xff].repeat(20_000));
+    deflate.compress_vec(tail, &mut blocks, flate2::FlushCompress::Finish).unwrap();
+    let mut checksum = flate2::Crc::new();
+    checksum.update(&tar);
+    let header = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+    let trailer = [checksum.sum().to_le_bytes(), checksum.amount().to_le_bytes()].concat();
+    let layer = [&header[..], &blocks, &trailer].concat();
+    check("empty blocks", layer, &tar, 4);
+}

@@ -56,7 +56,7 @@ fn a_long_single_zstd_frame() {
 #[test]
 fn a_layer_of_another_size() {
     let layer = samples::gzip(&samples::tar(1, 10_000), 6);
-    let mut builder = IndexBuilder::new(Digest::sha256([1; 32]), layer.len() as u64 + 1, 1 << 20, Kept::default());
+    let mut builder = IndexBuilder::new(Digest::sha256([1; 32]), layer.len() as u64 + 1, 1 << 20, Kept::default()).unwrap();
     builder.push(&layer).unwrap();
     assert!(matches!(builder.finish().unwrap_err(), BuildError::Size { .. }));
 }
@@ -68,7 +68,7 @@ fn empty_blocks_without_end() {
     let whole = samples::gzip(&tar, 0);
     // A gzip header of 10 bytes, and then stored blocks of no bytes.
     let mut builder =
-        IndexBuilder::new(Digest::sha256([1; 32]), u64::MAX, samples::SPAN, Kept::default());
+        IndexBuilder::new(Digest::sha256([1; 32]), u64::MAX, samples::SPAN, Kept::default()).unwrap();
     builder.push(&whole[..10]).unwrap();
     let empty = [0, 0, 0, 0xff, 0xff].repeat(10_000);
     let error = (0..10_000).find_map(|_| builder.push(&empty).err()).expect("bounded");
@@ -90,7 +90,7 @@ impl BuildSink for Full {
 #[test]
 fn a_sink_that_is_full() {
     let layer = samples::gzip(&samples::tar(1, 10_000), 6);
-    let mut builder = IndexBuilder::new(Digest::sha256([1; 32]), layer.len() as u64, 1 << 20, Full);
+    let mut builder = IndexBuilder::new(Digest::sha256([1; 32]), layer.len() as u64, 1 << 20, Full).unwrap();
     assert!(matches!(builder.push(&layer).unwrap_err(), BuildError::Sink(_)));
 }
 

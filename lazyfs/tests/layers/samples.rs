@@ -85,7 +85,7 @@ impl BuildSink for Kept {
 
 pub(crate) fn build(layer: &[u8], pieces: usize) -> Result<Built<Kept>, BuildError> {
     let digest = Digest::sha256([1; 32]);
-    let mut builder = IndexBuilder::new(digest, layer.len() as u64, SPAN, Kept::default());
+    let mut builder = IndexBuilder::new(digest, layer.len() as u64, SPAN, Kept::default()).unwrap();
     for piece in layer.chunks(pieces) {
         builder.push(piece)?;
     }
