@@ -91,7 +91,14 @@ fn main() -> Result<(), Error> {
     let spans = &decoded.index.spans;
     let share = |bytes: usize| bytes as f64 * 100.0 / layer.len() as f64;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{path}: layer {} tar {} spans {} nodes {}", layer.len(), spans.tar_size(), spans.len(), decoded.index.tree.len())?;
+    writeln!(
+        out,
+        "{path}: layer {} tar {} spans {} nodes {}",
+        layer.len(),
+        spans.tar_size(),
+        spans.len(),
+        decoded.index.tree.len()
+    )?;
     writeln!(
         out,
         "  inflate + digests {:.3} s, with index {:.3} s, ratio {:.3}",

@@ -33,7 +33,9 @@ pub enum BuildError {
     Truncated,
     #[error("the layer goes on after its compressed data")]
     Trailing,
-    #[error("the layer cannot be cut: {tar} bytes of its tar, {compressed} compressed, hold no place to begin at")]
+    #[error(
+        "the layer cannot be cut: {tar} bytes of its tar, {compressed} compressed, hold no place to begin at"
+    )]
     NoCut { tar: u64, compressed: u64 },
     #[error("the layer has more spans than an index can hold")]
     TooManySpans,

@@ -87,8 +87,8 @@ impl Inflate {
         let bits = bits.min(7);
         let value = i32::from(byte) >> (8 - i32::from(bits));
         // SAFETY: initialised in `new`.
-        let primed = bits == 0
-            || unsafe { z::inflatePrime(&raw mut *self.0, i32::from(bits), value) } == z::Z_OK;
+        let primed =
+            bits == 0 || unsafe { z::inflatePrime(&raw mut *self.0, i32::from(bits), value) } == z::Z_OK;
         let len = u32::try_from(window.len()).map_err(|_| Corrupt)?;
         // SAFETY: as above; the pointer and length are those of a slice.
         let set = window.is_empty()
@@ -123,7 +123,7 @@ impl Inflate {
         let stop = match code {
             z::Z_STREAM_END => Stop::End,
             z::Z_OK if stop_at_boundary && data_type & 128 != 0 && data_type & 64 == 0 => {
-                Stop::Boundary { bits: (data_type & 7).unsigned_abs() as u8 }
+                Stop::Boundary { bits: u8::try_from(data_type & 7).unwrap_or_default() }
             }
             z::Z_OK | z::Z_BUF_ERROR => Stop::Buffers,
             _ => return Err(Corrupt),

@@ -54,11 +54,22 @@ pub enum Kind {
         implied: bool,
     },
     /// A file's bytes between its extents are zeros.
-    File { size: u64, extents: Box<[Extent]> },
-    Symlink { target: Box<[u8]> },
+    File {
+        size: u64,
+        extents: Box<[Extent]>,
+    },
+    Symlink {
+        target: Box<[u8]>,
+    },
     /// 0/0 is a whiteout, as in overlayfs.
-    Char { major: u32, minor: u32 },
-    Block { major: u32, minor: u32 },
+    Char {
+        major: u32,
+        minor: u32,
+    },
+    Block {
+        major: u32,
+        minor: u32,
+    },
     Fifo,
 }
 

@@ -1,4 +1,6 @@
 //! A tar's entries are applied as containerd's overlay snapshotter applies them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::cast_possible_truncation)]
 
 use shoal_lazyfs::TarError;
 use shoal_lazyfs::build::{BuildError, BuildSink, IndexBuilder};
@@ -49,7 +51,8 @@ fn tar(items: &[Item<'_>]) -> Vec<u8> {
 }
 
 fn build(bytes: &[u8]) -> Result<Tree, TarError> {
-    let mut builder = IndexBuilder::new(Digest::sha256([0; 32]), bytes.len() as u64, 1 << 20, Nothing).unwrap();
+    let mut builder =
+        IndexBuilder::new(Digest::sha256([0; 32]), bytes.len() as u64, 1 << 20, Nothing).unwrap();
     match builder.push(bytes).and_then(|()| builder.finish()) {
         Ok(built) => Ok(built.index.tree),
         Err(BuildError::Tar(error)) => Err(error),
@@ -113,7 +116,8 @@ fn a_file_replaces_a_folder_and_a_folder_a_file() {
 
 #[test]
 fn folders_that_the_tar_omits_are_marked() {
-    let tree = tree(&[(FILE, "a/b/f", "", ""), (DIR, "c", "", ""), (FILE, "d/f", "", ""), (DIR, "d", "", "")]);
+    let tree =
+        tree(&[(FILE, "a/b/f", "", ""), (DIR, "c", "", ""), (FILE, "d/f", "", ""), (DIR, "d", "", "")]);
     let implied = |path| matches!(find(&tree, path).unwrap().kind, Kind::Dir { implied: true, .. });
     assert!(implied("a") && implied("a/b"));
     assert!(!implied("c") && !implied("d"));
@@ -260,7 +264,10 @@ fn attributes_that_containerd_would_not_set_are_dropped() {
 fn times_have_nanoseconds_and_owners_32_bits() {
     let tree = build(&pax(&[("mtime", b"1234567890.5"), ("uid", b"4294967294"), ("gid", b"70000")])).unwrap();
     let meta = find(&tree, "a").unwrap().meta;
-    assert_eq!((meta.mtime, meta.mtime_nanos, meta.uid, meta.gid), (1_234_567_890, 500_000_000, 4_294_967_294, 70_000));
+    assert_eq!(
+        (meta.mtime, meta.mtime_nanos, meta.uid, meta.gid),
+        (1_234_567_890, 500_000_000, 4_294_967_294, 70_000)
+    );
     assert!(build(&pax(&[("uid", b"4294967295")])).is_err(), "means no owner to chown");
     assert!(build(&pax(&[("uid", b"4294967296")])).is_err());
     assert!(build(&pax(&[("mtime", b"1.5x")])).is_err());
@@ -306,7 +313,12 @@ fn what_follows_the_end_marker_is_not_looked_at() {
 fn damaged_headers_are_refused_and_nothing_panics() {
     let mut random = fastrand::Rng::with_seed(1);
     let good = [
-        tar(&[(DIR, "d", "", ""), (FILE, "d/f", "", "content"), (LINK, "l", "d/f", ""), (SYMLINK, "s", "d", "")]),
+        tar(&[
+            (DIR, "d", "", ""),
+            (FILE, "d/f", "", "content"),
+            (LINK, "l", "d/f", ""),
+            (SYMLINK, "s", "d", ""),
+        ]),
         pax(&[("SCHILY.xattr.user.a", b"1"), ("mtime", b"1.5"), ("GNU.sparse.map", b"0,1"), ("size", b"1")]),
     ];
     for _ in 0..20_000 {

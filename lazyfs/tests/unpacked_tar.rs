@@ -1,5 +1,7 @@
 //! The tree of a layer is the folder that the system's tar unpacks: names, types, modes, owners, times, attributes,
 //! links, contents. Needs root, to own files as others.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::cast_possible_truncation)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -193,7 +195,8 @@ fn check(format: &[&str]) {
     let made = tempfile::tempdir().unwrap();
     make_folder(made.path());
     let run = |args: &[&str], dir: &Path| {
-        let tar = Command::new("tar").args(args).arg("-C").arg(dir).args(["-f", "-"]).args(["."]).output().unwrap();
+        let tar =
+            Command::new("tar").args(args).arg("-C").arg(dir).args(["-f", "-"]).args(["."]).output().unwrap();
         assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
         tar.stdout
     };
@@ -214,13 +217,16 @@ fn check(format: &[&str]) {
         .unwrap();
     assert!(status.success());
 
-    let mut builder = IndexBuilder::new(Digest::sha256([0; 32]), tar.len() as u64, 1 << 20, Tar(Vec::new())).unwrap();
+    let mut builder =
+        IndexBuilder::new(Digest::sha256([0; 32]), tar.len() as u64, 1 << 20, Tar(Vec::new())).unwrap();
     for piece in tar.chunks(777) {
         builder.push(piece).unwrap();
     }
     let built = builder.finish().unwrap();
     let (got, want) = (indexed(&built.index.tree, &built.sink.0), unpacked(&root));
     assert!(want.len() > 30);
+    let capable = want[Path::new("plain/deep/random")].xattrs.contains_key(&b"security.capability"[..]);
+    assert_eq!(capable, format.contains(&"--xattrs"));
     for (path, want) in &want {
         let got = got.get(path).unwrap_or_else(|| panic!("{format:?}: {path:?} is missing"));
         assert!(got == want, "{format:?}: {path:?}: {:?} instead of {:?}", short(got), short(want));
@@ -246,6 +252,12 @@ fn pax_format_with_attributes() {
 fn sparse_files_of_every_format() {
     check(&["--format=gnu", "--sparse"]);
     for version in ["0.0", "0.1", "1.0"] {
-        check(&["--format=pax", "--xattrs", "--xattrs-include=*", "--sparse", &format!("--sparse-version={version}")]);
+        check(&[
+            "--format=pax",
+            "--xattrs",
+            "--xattrs-include=*",
+            "--sparse",
+            &format!("--sparse-version={version}"),
+        ]);
     }
 }

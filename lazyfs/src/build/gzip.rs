@@ -64,7 +64,11 @@ impl Gzip {
         self.finish_probe(recorder)
     }
 
-    fn begin_member<S: BuildSink>(&mut self, bytes: &[u8], recorder: &mut Recorder<S>) -> Result<(), BuildError> {
+    fn begin_member<S: BuildSink>(
+        &mut self,
+        bytes: &[u8],
+        recorder: &mut Recorder<S>,
+    ) -> Result<(), BuildError> {
         if self.at > 0 && bytes.first() != Some(&0x1f) {
             return Err(BuildError::Trailing);
         }

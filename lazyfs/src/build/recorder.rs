@@ -6,7 +6,8 @@ use shoal_proto::Digest;
 
 use super::{BuildError, Built};
 use crate::index::{
-    Compression, Entrance, LayerIndex, MAX_SPAN, MAX_SPAN_COMPRESSED, Span, SpanTable, WindowCompressor, WindowRef,
+    Compression, Entrance, LayerIndex, MAX_SPAN, MAX_SPAN_COMPRESSED, Span, SpanTable, WindowCompressor,
+    WindowRef,
 };
 use crate::tar::TarStream;
 

@@ -85,7 +85,8 @@ impl SpanTable {
                     && compressed.end - compressed.start <= MAX_SPAN_COMPRESSED,
             )
         };
-        let ordered = table.spans.len() <= MAX_SPANS && table.indexes().all(|index| sound(index) == Some(true));
+        let ordered =
+            table.spans.len() <= MAX_SPANS && table.indexes().all(|index| sound(index) == Some(true));
         (starts_at_zero && ordered).then_some(table)
     }
 

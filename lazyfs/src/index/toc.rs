@@ -87,7 +87,9 @@ impl LayerIndex {
             Kind::File { extents, .. } => Some(extents),
             _ => None,
         });
-        files.flatten().all(|extent| extent.tar_offset.checked_add(extent.len).is_some_and(|end| end <= tar_size))
+        files
+            .flatten()
+            .all(|extent| extent.tar_offset.checked_add(extent.len).is_some_and(|end| end <= tar_size))
     }
 }
 

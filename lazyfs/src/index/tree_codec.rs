@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use super::codec::{DecodeError, Decoder, Encoder};
 use crate::tree::{
-    Entry, Extent, IMPLIED_META, Kind, MAX_ENTRIES, MAX_NAME, MAX_PATH, MAX_TEXT, Meta, Node, NodeIndex, Tree,
-    Xattr,
+    Entry, Extent, IMPLIED_META, Kind, MAX_ENTRIES, MAX_NAME, MAX_PATH, MAX_TEXT, Meta, Node, NodeIndex,
+    Tree, Xattr,
 };
 
 /// Names and values of one node's attributes, as in Linux.
@@ -124,7 +124,8 @@ fn encode_device(out: &mut Encoder, kind: u64, major: u32, minor: u32) {
 }
 
 pub(super) fn decode(from: &mut Decoder<'_>) -> Result<Tree, DecodeError> {
-    let mut decoding = Decoding { tree: Tree::default(), last: Last::default(), text: 0, dirs: VecDeque::new() };
+    let mut decoding =
+        Decoding { tree: Tree::default(), last: Last::default(), text: 0, dirs: VecDeque::new() };
     decoding.node(from, NodeIndex(0), 0)?;
     while let Some((dir, depth)) = decoding.dirs.pop_front() {
         decoding.dir(from, dir, depth)?;
@@ -214,7 +215,12 @@ impl Decoding {
     }
 
     /// Reads a node that comes for the first time, below `parent`.
-    fn node(&mut self, from: &mut Decoder<'_>, parent: NodeIndex, path: usize) -> Result<NodeIndex, DecodeError> {
+    fn node(
+        &mut self,
+        from: &mut Decoder<'_>,
+        parent: NodeIndex,
+        path: usize,
+    ) -> Result<NodeIndex, DecodeError> {
         if self.tree.nodes.len() >= MAX_ENTRIES {
             return Err(DecodeError::TooMany("nodes"));
         }
@@ -227,7 +233,9 @@ impl Decoding {
             }
             node.links = 2;
             self.dirs.push_back((index, path));
-            if index.0 > 0 && let Some(parent) = self.tree.nodes.get_mut(parent.0 as usize) {
+            if index.0 > 0
+                && let Some(parent) = self.tree.nodes.get_mut(parent.0 as usize)
+            {
                 parent.links += 1;
             }
         }
@@ -322,7 +330,11 @@ impl Decoding {
             [one] => one.len == size,
             _ => false,
         };
-        if plain { Err(DecodeError::Invalid("sparse files")) } else { Ok(Kind::File { size, extents: extents.into() }) }
+        if plain {
+            Err(DecodeError::Invalid("sparse files"))
+        } else {
+            Ok(Kind::File { size, extents: extents.into() })
+        }
     }
 
     fn spend(&mut self, bytes: usize) -> Result<(), DecodeError> {

@@ -135,10 +135,14 @@ impl TreeBuilder {
             }
             (_, Content::Hardlink(target)) => self.hardlink_target(&target)?,
             (_, Content::Dir) => self.add(DraftNode::new(Draft::Dir(DraftDir::default())))?,
-            (_, Content::File { size, extents }) => self.add(DraftNode::new(Draft::File { size, extents }))?,
+            (_, Content::File { size, extents }) => {
+                self.add(DraftNode::new(Draft::File { size, extents }))?
+            }
             (_, Content::Symlink(target)) => self.add(DraftNode::new(Draft::Symlink { target }))?,
             (_, Content::Char { major, minor }) => self.add(DraftNode::new(Draft::Char { major, minor }))?,
-            (_, Content::Block { major, minor }) => self.add(DraftNode::new(Draft::Block { major, minor }))?,
+            (_, Content::Block { major, minor }) => {
+                self.add(DraftNode::new(Draft::Block { major, minor }))?
+            }
             (_, Content::Fifo) => self.add(DraftNode::new(Draft::Fifo))?,
         };
         self.link(dir, name, id)?;

@@ -63,7 +63,8 @@ fn a_window_holds_only_what_its_span_refers_to() {
     header.set_size(content.len() as u64);
     tar.append_data(&mut header, "random", &*content).unwrap();
     let indexed = Indexed::new(samples::gzip(&tar.into_inner().unwrap(), 6));
-    let windows: Vec<usize> = indexed.head.index.spans.indexes().map(|span| indexed.window(span).len()).collect();
+    let windows: Vec<usize> =
+        indexed.head.index.spans.indexes().map(|span| indexed.window(span).len()).collect();
     assert!(windows.iter().any(|&len| len > 0), "some span refers back: {windows:?}");
     assert!(windows.iter().all(|&len| len < 600), "windows of 100 to 200 useful bytes: {windows:?}");
     assert_eq!(indexed.read(0, indexed.tar.len() as u64), indexed.tar);

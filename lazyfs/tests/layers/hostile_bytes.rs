@@ -7,8 +7,12 @@ use super::samples::{self, Indexed};
 
 fn layers() -> Vec<Indexed> {
     let tar = samples::tar(1, 600_000);
-    let layers =
-        [samples::gzip(&tar, 6), samples::gzip_members(&tar, 50_000), samples::zstd_frames(&tar, 50_000), tar];
+    let layers = [
+        samples::gzip(&tar, 6),
+        samples::gzip_members(&tar, 50_000),
+        samples::zstd_frames(&tar, 50_000),
+        tar,
+    ];
     layers.into_iter().map(Indexed::new).collect()
 }
 
@@ -23,7 +27,8 @@ fn flipped_bits_of_the_layer_are_found() {
                 let at = random.usize(..bytes.len());
                 bytes[at] ^= 1 << random.u8(..8);
                 // A bit that does not matter, such as one of a member's header, may still give the right bytes.
-                if let Ok(got) = VerifiedSpan::decode(&indexed.head.index, span, &bytes, indexed.window(span)) {
+                if let Ok(got) = VerifiedSpan::decode(&indexed.head.index, span, &bytes, indexed.window(span))
+                {
                     assert_eq!(got, want);
                 }
             }

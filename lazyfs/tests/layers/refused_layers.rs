@@ -50,13 +50,17 @@ fn a_long_single_zstd_frame() {
     let tar = samples::tar(2, 17 << 20);
     assert!(matches!(refused(&samples::zstd_frames(&tar, tar.len())), BuildError::NoCut { .. }));
     let short = samples::tar(2, 1 << 20);
-    assert!(samples::build(&samples::zstd_frames(&short, short.len()), 4096).is_ok(), "a short one is one span");
+    assert!(
+        samples::build(&samples::zstd_frames(&short, short.len()), 4096).is_ok(),
+        "a short one is one span"
+    );
 }
 
 #[test]
 fn a_layer_of_another_size() {
     let layer = samples::gzip(&samples::tar(1, 10_000), 6);
-    let mut builder = IndexBuilder::new(Digest::sha256([1; 32]), layer.len() as u64 + 1, 1 << 20, Kept::default()).unwrap();
+    let mut builder =
+        IndexBuilder::new(Digest::sha256([1; 32]), layer.len() as u64 + 1, 1 << 20, Kept::default()).unwrap();
     builder.push(&layer).unwrap();
     assert!(matches!(builder.finish().unwrap_err(), BuildError::Size { .. }));
 }

@@ -13,7 +13,8 @@ pub(crate) const SPAN: u64 = 64 << 10;
 /// A tar of text-like and random files, about `size` bytes.
 pub(crate) fn tar(seed: u64, size: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let words: Vec<String> = (0..500).map(|_| (0..random.usize(2..9)).map(|_| random.lowercase()).collect()).collect();
+    let words: Vec<String> =
+        (0..500).map(|_| (0..random.usize(2..9)).map(|_| random.lowercase()).collect()).collect();
     let mut tar = tar::Builder::new(Vec::new());
     let mut number = 0;
     while tar.get_ref().len() < size {
