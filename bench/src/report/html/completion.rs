@@ -73,11 +73,7 @@ fn curve(frame: &Frame, ascending: &[f64]) -> String {
         }
         let _ = write!(path, "H{:.1}V{:.1}", frame.x(*at), frame.y(percent));
     }
-    if ascending.last().is_some_and(|last| *last < frame.max_x) {
-        let _ = write!(path, "H{:.1}", frame.right());
-    } else {
-        // It goes on beyond this plot.
-        let _ = write!(path, "H{:.1}", frame.right());
-    }
+    // The last value stays; a curve that goes on beyond this plot stays where it is at its end.
+    let _ = write!(path, "H{:.1}", frame.right());
     path
 }
