@@ -24,8 +24,8 @@ const NEW_PERCENT: u64 = 10;
 /// Measures what the arguments ask for. Whatever it makes on the machine is gone when it returns, also after SIGINT,
 /// SIGTERM and SIGHUP; what an earlier run left that was killed is removed at the start.
 pub fn run(arguments: &ClusterArguments) -> Result<Report> {
-    ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: run it with sudo");
     let plan = arguments.plan()?;
+    ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: run it with sudo");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals =

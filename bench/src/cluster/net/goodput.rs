@@ -30,7 +30,7 @@ const ENOUGH: f64 = 0.95;
 pub(crate) struct Goodput {
     /// A node's link: the median of them.
     pub link: f64,
-    slowest_link: f64,
+    pub slowest_link: f64,
     /// The origin's link, to all nodes at once.
     pub origin: f64,
     /// The slowest zone's uplink; `None` without zones.
