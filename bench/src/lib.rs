@@ -4,3 +4,8 @@
 pub mod cluster;
 pub mod report;
 pub mod sim;
+
+/// The command line asks for something that cannot be done; the text says what and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);

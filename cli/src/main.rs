@@ -66,10 +66,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether what is wrong is the configuration, or a file that it names.
+/// Whether what is wrong is the command line, the configuration, or a file that they name.
 fn is_usage(error: &(dyn std::error::Error + 'static)) -> bool {
     use shoal_daemon::{ConfigError, StartError};
     error.is::<ConfigError>()
+        || error.is::<shoal_bench::UsageError>()
         || error.is::<shoal_scheduler::ConfigError>()
         || error.downcast_ref().is_some_and(StartError::is_configuration)
         || error.downcast_ref().is_some_and(shoal_scheduler::StartError::is_configuration)

@@ -1,6 +1,5 @@
 //! The command line of `shoal bench cluster`.
 
-use anyhow::{Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 
@@ -8,6 +7,7 @@ use super::layers::Layers;
 use super::net::{MAX_NODES, MAX_ZONES, Plan};
 use super::rate::Rate;
 use super::scenario::ModeName;
+use crate::UsageError;
 
 #[derive(Clone, Debug, Args)]
 pub struct ClusterArguments {
@@ -41,10 +41,14 @@ pub struct ClusterArguments {
 }
 
 impl ClusterArguments {
-    pub(super) fn plan(&self) -> Result<Plan> {
-        ensure!((2..=MAX_NODES).contains(&self.nodes), "--nodes must be between 2 and {MAX_NODES}");
-        ensure!((1..=MAX_ZONES).contains(&self.zones), "--zones must be between 1 and {MAX_ZONES}");
-        ensure!(self.zones * 2 <= self.nodes || self.zones == 1, "--zones needs two nodes in each zone");
+    pub(super) fn plan(&self) -> Result<Plan, UsageError> {
+        let most = match self.nodes {
+            2..=MAX_NODES => (self.nodes / 2).min(MAX_ZONES),
+            _ => return Err(UsageError(format!("--nodes must lie between 2 and {MAX_NODES}"))),
+        };
+        if !(1..=most).contains(&self.zones) {
+            return Err(UsageError(format!("--zones must lie between 1 and {most}: two nodes in each")));
+        }
         Ok(Plan {
             nodes: self.nodes,
             zones: self.zones,

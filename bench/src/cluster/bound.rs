@@ -1,46 +1,57 @@
 //! The least time that the links allow, if bytes were a fluid that every node could pass on as it arrives.
-
-use std::time::Duration;
+//!
+//! It is the time of the slowest cut through the network. As all nodes' links are alike, what all nodes need together
+//! over all that can send, `N·F / (u_origin + N·u)`, is always less than what one node needs alone, `F / u`; and so it
+//! is within zones and among them. What remains are the narrow places that all bytes have to pass.
 
 use super::net::{Goodput, Plan};
 use super::scenario::Scenario;
 
-/// A cut through the network: so many bytes have to pass links of so many bytes per second together.
-struct Cut {
-    bytes: f64,
-    rate: f64,
-}
-
-/// The fluid bound in seconds: the time of the slowest cut, which no schedule can beat.
+/// The fluid bound in seconds, which no schedule can beat.
 pub(super) fn seconds(plan: &Plan, goodput: &Goodput, scenario: &Scenario) -> f64 {
-    let lacking = scenario.lacking() as f64;
-    cuts(plan, goodput, scenario, lacking).into_iter().map(|cut| cut.bytes / cut.rate).fold(0.0, f64::max)
+    let holds = |node: usize| scenario.holders().contains(&node);
+    let lacks = |zone: &usize| !plan.nodes_of(*zone).any(holds);
+    let origin = scenario.holders().is_empty().then_some(goodput.origin);
+    let uplink = goodput.zone.filter(|_| (0..plan.zones).any(|zone| lacks(&zone)));
+    let narrowest = origin.into_iter().chain(uplink).fold(goodput.link, f64::min);
+    scenario.lacking() as f64 / narrowest
 }
 
-fn cuts(plan: &Plan, goodput: &Goodput, scenario: &Scenario, image: f64) -> Vec<Cut> {
-    let holds = |node: &usize| scenario.holders().contains(node);
-    // Only those who come first compete for sure: who comes later may find the others done.
-    let competes = |node: &usize| scenario.arrivals.contains(&(*node, Duration::ZERO));
-    let links = |nodes: usize| goodput.link * nodes as f64;
-    let competing = (0..plan.nodes).filter(competes).count() as f64;
-    let mut cuts = vec![
-        Cut { bytes: image, rate: goodput.link },
-        Cut { bytes: image * competing, rate: goodput.origin + links(plan.nodes) },
-    ];
-    if scenario.holders().is_empty() {
-        cuts.push(Cut { bytes: image, rate: goodput.origin });
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::image::Image;
+    use crate::cluster::scenario::{Images, ModeName};
+
+    /// The bound for 100 bytes over nodes' links of 10 bytes a second.
+    fn bound(mode: ModeName, origin: f64, zones: Option<f64>) -> f64 {
+        let rate = "50mbit".parse().unwrap();
+        let count = if zones.is_some() { 4 } else { 1 };
+        let plan = Plan { nodes: 16, zones: count, link: rate, origin_link: rate, zone_link: rate };
+        let goodput = Goodput { link: 10.0, slowest_link: 10.0, origin, zone: zones };
+        let image = Image::new("image", Vec::new());
+        let bytes = image.bytes() as f64;
+        let images = Images { cold: image.clone(), rolling: (Image::new("old", Vec::new()), image) };
+        let scenario = mode.scenario(&images, &plan, Duration::from_secs(10));
+        (seconds(&plan, &goodput, &scenario) * 100.0 / bytes).round()
     }
-    let Some(uplink) = goodput.zone else { return cuts };
-    let mut copies = 0.0;
-    for zone in 0..plan.zones {
-        let competing = plan.nodes_of(zone).filter(competes).count() as f64;
-        let members = plan.nodes_of(zone).count();
-        cuts.push(Cut { bytes: image * competing, rate: uplink + links(members) });
-        if !plan.nodes_of(zone).any(|node| holds(&node)) {
-            cuts.push(Cut { bytes: image, rate: uplink });
-            copies += if competing > 0.0 { 1.0 } else { 0.0 };
-        }
+
+    #[test]
+    fn the_narrowest_place_decides() {
+        assert_eq!(bound(ModeName::Shoal, 10.0, None), 10.0, "a node's link");
+        assert_eq!(bound(ModeName::Shoal, 2.0, None), 50.0, "the origin's link");
+        assert_eq!(bound(ModeName::Shoal, 100.0, None), 10.0, "a fast origin makes no node's link faster");
+        assert_eq!(bound(ModeName::Shoal, 10.0, Some(4.0)), 25.0, "a zone's uplink");
+        assert_eq!(bound(ModeName::Direct, 10.0, None), 10.0, "it is the network's, whatever the mode");
+        assert_eq!(bound(ModeName::ShoalStaggered, 10.0, None), 10.0);
     }
-    cuts.push(Cut { bytes: image * copies, rate: goodput.origin + uplink * plan.zones as f64 });
-    cuts
+
+    #[test]
+    fn what_is_there_already_need_not_move() {
+        assert_eq!(bound(ModeName::ShoalWarm, 10.0, None), 0.0);
+        assert_eq!(bound(ModeName::ShoalPreheated, 1.0, None), 10.0, "the origin is not needed");
+        assert_eq!(bound(ModeName::ShoalPreheated, 1.0, Some(1.0)), 10.0, "nor are the uplinks");
+    }
 }

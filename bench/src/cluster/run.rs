@@ -24,8 +24,8 @@ const NEW_PERCENT: u64 = 10;
 /// Measures what the arguments ask for. Whatever it makes on the machine is gone when it returns, also after SIGINT,
 /// SIGTERM and SIGHUP; what an earlier run left that was killed is removed at the start.
 pub fn run(arguments: &ClusterArguments) -> Result<Report> {
-    ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: run it with sudo");
     let plan = arguments.plan()?;
+    ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: run it with sudo");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals =
@@ -71,7 +71,7 @@ async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
         kind: Kind::Cluster,
         command: String::new(),
         settings: settings(&plan, &goodput, &images),
-        notes: problem.into_iter().chain(modes.iter().filter_map(too_busy)).collect(),
+        notes: problem.into_iter().chain(too_busy(&modes)).collect(),
         modes,
     })
 }
@@ -108,11 +108,13 @@ fn settings(plan: &Plan, goodput: &Goodput, images: &Images) -> Vec<(String, Str
     settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn too_busy(mode: &Mode) -> Option<String> {
-    let busy = mode.busy.filter(|busy| *busy > TOO_BUSY)?;
-    Some(format!(
-        "{}: the processors were {:.0} % busy, so this measured them and not the links; no ratio is claimed",
-        mode.name,
-        busy * 100.0
-    ))
+fn too_busy(modes: &[Mode]) -> Option<String> {
+    let busy = modes.iter().filter_map(|mode| Some((&mode.name, mode.busy.filter(|busy| *busy > TOO_BUSY)?)));
+    let busy: Vec<String> = busy.map(|(name, busy)| format!("{name} ({:.0} %)", busy * 100.0)).collect();
+    (!busy.is_empty()).then(|| {
+        format!(
+            "the processors were too busy in {}: that measured them and not the links, and no ratio is claimed",
+            busy.join(", ")
+        )
+    })
 }

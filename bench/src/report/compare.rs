@@ -110,9 +110,12 @@ impl fmt::Display for Change {
     }
 }
 
-/// What differs, for modes that both have.
+/// What differs, for modes that both have; of runs of different things only in what.
 pub(super) fn compare(earlier: &Report, now: &Report) -> Vec<Change> {
     let mut changes: Vec<Change> = unlike(earlier, now).collect();
+    if !changes.is_empty() {
+        return changes;
+    }
     for mode in &now.modes {
         match earlier.modes.iter().find(|other| other.name == mode.name) {
             Some(before) => changes.extend(FIGURES.iter().filter_map(|figure| figure.change(before, mode))),

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 
 use super::compare::{Change, compare};
 use super::html;
 use super::model::Report;
+use crate::UsageError;
 
 #[derive(Clone, Debug, Args)]
 pub struct OutputArguments {
@@ -30,13 +31,16 @@ pub struct Output {
 }
 
 impl OutputArguments {
-    pub fn check(self) -> Result<Output> {
+    pub fn check(self) -> Result<Output, UsageError> {
         for file in self.json.iter().chain(&self.html).filter(|file| !is_stdout(file)) {
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
             let folder = folder.unwrap_or(Path::new("."));
-            ensure!(folder.is_dir(), "cannot write {}: {} is no folder", file.display(), folder.display());
+            if !folder.is_dir() {
+                return Err(UsageError(format!("{}: {} is no folder", file.display(), folder.display())));
+            }
         }
-        let earlier = self.compare.as_deref().map(read).transpose()?;
+        let earlier = self.compare.as_deref().map(read).transpose();
+        let earlier = earlier.map_err(|error| UsageError(format!("{error:#}")))?;
         Ok(Output { arguments: self, earlier })
     }
 }

@@ -92,12 +92,16 @@ async fn send_answer(
     request: ChunkRequest,
     sender: &mut SendStream,
 ) -> Result<(), BodyError> {
+    // Held until the answer has arrived: with it goes the upload slot, and what is sent into QUIC's buffers is not
+    // sent yet. A slot that ended there would let all neighbours share the link at once.
+    let mut _body = None;
     match shared.server.serve(peer, request).await {
         Served::Busy => reply(shared, sender, ChunkReply::Busy).await?,
         Served::NotHeld => reply(shared, sender, ChunkReply::NotHeld).await?,
-        Served::Sending { len, body } => {
+        Served::Sending { len, mut body } => {
             reply(shared, sender, ChunkReply::Sending { len }).await?;
-            send_body(shared, sender, len, body).await?;
+            send_body(shared, sender, len, &mut body).await?;
+            _body = Some(body);
         }
     }
     // Fails where the other end cancelled first.
@@ -116,11 +120,11 @@ async fn send_body(
     shared: &Shared,
     sender: &mut SendStream,
     len: u32,
-    mut body: BoxStream<'static, std::io::Result<bytes::Bytes>>,
+    body: &mut BoxStream<'static, std::io::Result<bytes::Bytes>>,
 ) -> Result<(), BodyError> {
     let mut left = len as usize;
-    while let Some(part) = body.next().await {
-        let mut part = part?;
+    while left > 0 {
+        let mut part = body.next().await.ok_or(BodyError::Length(len))??;
         left = left.checked_sub(part.len()).ok_or(BodyError::Length(len))?;
         while !part.is_empty() {
             let piece = part.split_to(part.len().min(PIECE));
@@ -128,5 +132,5 @@ async fn send_body(
             timeout(shared.stall, sender.write_chunk(piece)).await.map_err(|_| BodyError::Stalled)??;
         }
     }
-    if left == 0 { Ok(()) } else { Err(BodyError::Length(len)) }
+    Ok(())
 }

@@ -81,16 +81,16 @@ impl Frame {
         svg
     }
 
-    /// A dashed line at what the links allow.
+    /// A dashed line, with its label above the plot.
     pub(super) fn bound(&self, at: f64, label: &str) -> String {
         let x = self.x(at);
+        let anchor = if x > self.left + self.width / 2.0 { "end" } else { "start" };
         format!(
             "<line class=bound x1={x:.1} x2={x:.1} y1={:.1} y2={:.1} />\
-             <text class=bound-label x={:.1} y={:.1}>{label}</text>",
+             <text class=bound-label x={x:.1} y={:.1} text-anchor={anchor}>{label}</text>",
             self.top - 4.0,
             self.bottom(),
-            x + 5.0,
-            self.top + 6.0
+            self.top - 9.0
         )
     }
 }

@@ -13,35 +13,34 @@ const TOO_WIDE: f64 = 4.0;
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 330.0;
 
-/// The curves of all modes, and where slow modes squeeze the others, of the fast ones again.
+/// The curves of all modes, and of the fast ones again where slow ones squeeze them.
 pub(super) fn figures(modes: &[Mode]) -> String {
+    let all: Vec<(usize, &Mode)> = modes.iter().enumerate().collect();
     let slowest = modes.iter().map(|mode| mode.last_s).fold(0.0, f64::max);
-    let mut html = plot(modes, slowest);
-    let fast = modes.iter().map(|mode| mode.last_s).filter(|last| *last * TOO_WIDE < slowest);
-    let fast = fast.fold(0.0, f64::max);
-    if fast > 0.0 {
-        let _ = write!(html, "<h3>The first {}</h3>{}", seconds(fast * 1.1), plot(modes, fast * 1.1));
-    }
-    html
+    let fast: Vec<_> = all.iter().copied().filter(|(_, mode)| mode.last_s * TOO_WIDE < slowest).collect();
+    let again =
+        if fast.is_empty() { String::new() } else { format!("<h3>The fast ones</h3>{}", plot(&fast)) };
+    plot(&all) + &again
 }
 
-fn plot(modes: &[Mode], end: f64) -> String {
+fn plot(modes: &[(usize, &Mode)]) -> String {
+    let end = modes.iter().map(|(_, mode)| mode.last_s.max(mode.bound_s)).fold(0.001, f64::max);
     let frame = Frame {
         left: 56.0,
-        top: 14.0,
+        top: 24.0,
         width: WIDTH - 56.0 - 20.0,
-        height: HEIGHT - 14.0 - 34.0,
-        max_x: end.max(0.001) * 1.02,
+        height: HEIGHT - 24.0 - 34.0,
+        max_x: end * 1.02,
         max_y: 100.0,
     };
     let mut svg = frame.axes(" s", 1.0, " %");
     let mut legend = String::new();
-    let bound = modes.iter().find(|mode| mode.bound_s > 0.0);
-    if let Some(mode) = bound {
-        svg += &frame.bound(mode.bound_s, "what the links allow");
+    let bound = modes.iter().map(|(_, mode)| mode.bound_s).fold(0.0, f64::max);
+    if bound > 0.0 {
+        svg += &frame.bound(bound, "what the links allow");
     }
-    for (place, mode) in modes.iter().enumerate() {
-        let (class, name) = (colour(&mode.name, place), escape(&mode.name));
+    for (place, mode) in modes {
+        let (class, name) = (colour(&mode.name, *place), escape(&mode.name));
         let _ = write!(
             svg,
             "<path class=\"curve {class}\" d=\"{}\"><title>{name}: half of the nodes after {}, the last after {}\
@@ -68,16 +67,9 @@ fn curve(frame: &Frame, ascending: &[f64]) -> String {
             continue;
         }
         let percent = (place + 1) as f64 / ascending.len() as f64 * 100.0;
-        if *at > frame.max_x {
-            break;
-        }
         let _ = write!(path, "H{:.1}V{:.1}", frame.x(*at), frame.y(percent));
     }
-    if ascending.last().is_some_and(|last| *last < frame.max_x) {
-        let _ = write!(path, "H{:.1}", frame.right());
-    } else {
-        // It goes on beyond this plot.
-        let _ = write!(path, "H{:.1}", frame.right());
-    }
+    // All nodes keep it.
+    let _ = write!(path, "H{:.1}", frame.right());
     path
 }

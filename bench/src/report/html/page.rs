@@ -25,7 +25,7 @@ pub(in crate::report) fn page(report: &Report, changes: &[Change]) -> String {
         comparison(changes),
         section(
             "How long it takes",
-            "Until the last node has the image. The dark mark is the bound: the least time that these links allow.",
+            "Until the last node has the image. The upright mark is the bound: the least time that these links allow.",
             &bars::figure(&report.modes),
         ),
         section(

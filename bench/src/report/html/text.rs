@@ -36,7 +36,8 @@ pub(super) fn seconds(seconds: f64) -> String {
 pub(super) fn colour(name: &str, place: usize) -> String {
     match name {
         "direct" | "cache" => format!("c-{name}"),
-        _ => format!("c{}", place % 7),
+        "shoal" => "c0".to_owned(),
+        _ => format!("c{}", 1 + place % 6),
     }
 }
 

@@ -1,0 +1,247 @@
+//! `shoal bench cluster`: it measures what it says, and leaves nothing behind, however it ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use shoal_tests::{Needs, available, shoal_binary};
+use tempfile::TempDir;
+
+const NEEDS: Needs = Needs { root: true, programs: &["docker-registry", "ip", "tc"] };
+/// What programs that read the JSON rely on.
+const FIELDS: [&str; 14] = [
+    "nodes",
+    "bound_s",
+    "last_s",
+    "p50_s",
+    "p99_s",
+    "ratio",
+    "origin_bytes",
+    "image_bytes",
+    "origin_gets",
+    "cross_zone_bytes",
+    "cpu_s_per_gib",
+    "busy",
+    "rss_anon_peak",
+    "first_byte_last_s",
+];
+/// A machine under load has its cluster up within this.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A run with a folder for its temporary files.
+struct Run {
+    temporary: TempDir,
+    child: Child,
+}
+
+impl Run {
+    fn start(temporary: TempDir, arguments: &[&str]) -> Self {
+        let child = Command::new(shoal_binary())
+            .args(["bench", "cluster"])
+            .args(arguments)
+            .env("TMPDIR", temporary.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { temporary, child }
+    }
+
+    /// Waits until its last node's daemon runs.
+    fn wait_for_daemon(&mut self, node: &str) {
+        let config = format!("{node}.toml");
+        let started = Instant::now();
+        while !self.processes().iter().any(|command| command.contains(&config)) {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "no daemon of {node}: {ended:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// Command lines of all processes that work in its folder.
+    fn processes(&self) -> Vec<String> {
+        let folder = self.temporary.path().to_str().unwrap();
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let commands = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        let commands = commands.map(|command| String::from_utf8_lossy(&command).replace('\0', " "));
+        commands.filter(|command| command.contains(folder)).collect()
+    }
+
+    fn namespaces(&self) -> Vec<PathBuf> {
+        let prefix = format!("shoal-bench-{}-", self.child.id());
+        let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+        let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+        ours.map(|entry| entry.path()).collect()
+    }
+
+    fn left_behind(&self) -> (Vec<PathBuf>, Vec<String>, Vec<PathBuf>) {
+        let files = std::fs::read_dir(self.temporary.path()).unwrap().map(|entry| entry.unwrap().path());
+        (self.namespaces(), self.processes(), files.collect())
+    }
+
+    /// Waits for its end, and checks that nothing is left of it.
+    fn end(mut self) -> Output {
+        let (mut out, mut err) = (self.child.stdout.take().unwrap(), self.child.stderr.take().unwrap());
+        let read = |from: &mut dyn std::io::Read| {
+            let mut bytes = Vec::new();
+            from.read_to_end(&mut bytes).unwrap();
+            bytes
+        };
+        let (stdout, stderr) = (read(&mut out), read(&mut err));
+        let status = self.child.wait().unwrap();
+        assert_eq!(self.left_behind(), (vec![], vec![], vec![]), "{}", String::from_utf8_lossy(&stderr));
+        Output { status, stdout, stderr }
+    }
+}
+
+fn temporary() -> TempDir {
+    TempDir::with_prefix("bench-test-").unwrap()
+}
+
+/// Runs to the end and gives the report.
+fn report(arguments: &[&str]) -> Value {
+    let output = Run::start(temporary(), &[arguments, &["--json", "-"]].concat()).end();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn mode<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let modes = report["modes"].as_array().unwrap();
+    modes.iter().find(|mode| mode["name"] == name).unwrap_or_else(|| panic!("no mode {name}: {report}"))
+}
+
+fn number(mode: &Value, field: &str) -> f64 {
+    mode[field].as_f64().unwrap_or_else(|| panic!("no {field} in {mode}"))
+}
+
+#[test]
+fn a_small_cluster_is_measured() {
+    if !available(NEEDS) {
+        return;
+    }
+    let report = report(&["--nodes", "3", "--size", "4MiB", "--modes", "direct,cache,shoal,shoal-rolling"]);
+    for mode in report["modes"].as_array().unwrap() {
+        for field in FIELDS {
+            assert!(mode.get(field).is_some(), "{field} is missing in {mode}");
+        }
+        assert_eq!((number(mode, "nodes"), mode["finish_s"].as_array().unwrap().len()), (3.0, 3));
+        // A burst passes faster than a link's rate; nothing else does.
+        assert!(number(mode, "last_s") > number(mode, "bound_s") * 0.9, "{mode}");
+        assert!(number(mode, "p50_s") <= number(mode, "last_s"), "{mode}");
+        assert_eq!(number(mode, "cross_zone_bytes"), 0.0);
+    }
+    let direct = mode(&report, "direct");
+    let image = number(direct, "image_bytes");
+    assert_eq!(number(direct, "origin_bytes"), 3.0 * image, "each node reads all from the origin");
+    assert_eq!(number(direct, "origin_gets"), 9.0, "manifest, configuration and layer, for each node");
+    assert!(direct["cpu_s_per_gib"].is_null(), "nothing of Shoal runs");
+
+    let shoal = mode(&report, "shoal");
+    assert!((image..image * 2.0).contains(&number(shoal, "origin_bytes")), "{shoal}");
+    assert!(number(shoal, "cpu_s_per_gib") > 0.0 && number(shoal, "rss_anon_peak") > 1e6, "{shoal}");
+
+    let rolling = mode(&report, "shoal-rolling");
+    let new = number(rolling, "new_bytes");
+    assert!((0.09..0.11).contains(&(new / number(rolling, "image_bytes"))), "{rolling}");
+    assert!((new..new * 2.0).contains(&number(rolling, "origin_bytes")), "only new bytes move: {rolling}");
+}
+
+#[test]
+fn zones_are_behind_uplinks_whose_bytes_are_counted() {
+    if !available(NEEDS) {
+        return;
+    }
+    let report = report(&["--nodes", "4", "--zones", "2", "--size", "4MiB", "--modes", "direct,shoal"]);
+    let image = number(mode(&report, "direct"), "image_bytes");
+    // From the origin to a zone does not count, save for what acknowledges it.
+    assert!(number(mode(&report, "direct"), "cross_zone_bytes") < image * 0.1, "{report}");
+    assert!(number(mode(&report, "shoal"), "cross_zone_bytes") > image * 0.9, "{report}");
+}
+
+#[test]
+fn the_page_needs_nothing_else_and_an_earlier_run_is_compared_with() {
+    if !available(NEEDS) {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let arguments = ["--nodes", "2", "--size", "1MiB", "--modes", "direct", "--link", "100mbit"];
+    let (json, html) = (file("old.json"), file("report.html"));
+    let first = [&arguments[..], &["--json", &json, "--html", &html]].concat();
+    assert!(Run::start(temporary(), &first).end().status.success());
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.contains("<svg") && page.contains("prefers-color-scheme: dark"));
+    for outside in ["src=", "href=", "url(", "@import", "<script"] {
+        assert!(!page.contains(outside), "the page refers to {outside}");
+    }
+
+    // As if the origin had sent far less before.
+    let mut old: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    old["modes"][0]["origin_bytes"] = 1000.into();
+    std::fs::write(&json, old.to_string()).unwrap();
+    let second = Run::start(temporary(), &[&arguments[..], &["--compare", &json]].concat()).end();
+    let text = String::from_utf8_lossy(&second.stdout);
+    assert_eq!(second.status.code(), Some(1), "{text}");
+    assert!(text.contains("WORSE   direct: origin bytes"), "{text}");
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing_behind() {
+    if !available(NEEDS) {
+        return;
+    }
+    let mut run = Run::start(temporary(), &["--nodes", "3", "--size", "64MiB", "--modes", "shoal"]);
+    run.wait_for_daemon("node2");
+    run.signal(Signal::INT);
+    let output = run.end();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"));
+}
+
+#[test]
+fn what_a_killed_run_left_is_removed_by_the_next() {
+    if !available(NEEDS) {
+        return;
+    }
+    let mut killed = Run::start(temporary(), &["--nodes", "2", "--size", "64MiB", "--modes", "shoal"]);
+    killed.wait_for_daemon("node1");
+    killed.signal(Signal::KILL);
+    killed.child.wait().unwrap();
+    assert!(!killed.left_behind().2.is_empty());
+    let pid = killed.child.id();
+
+    // The next run shares the folder for temporary files.
+    let next = Run::start(killed.temporary, &["--nodes", "2", "--size", "1MiB", "--modes", "direct"]).end();
+    assert!(next.status.success(), "{}", String::from_utf8_lossy(&next.stderr));
+    let core = format!("/run/netns/shoal-bench-{pid}-core");
+    assert!(!Path::new(&core).exists(), "the killed run's network is still there");
+}
+
+#[test]
+fn mistakes_are_told_before_anything_is_made() {
+    let output = |arguments: &[&str]| {
+        Command::new(shoal_binary()).args(["bench", "cluster"]).args(arguments).output().unwrap()
+    };
+    for arguments in [
+        &["--link", "50MB"][..],
+        &["--layers", "0"],
+        &["--modes", "fast"],
+        &["--nodes", "1"],
+        &["--nodes", "6", "--zones", "4"],
+        &["--json", "/nonexistent/report.json"],
+        &["--compare", "/nonexistent/old.json"],
+    ] {
+        let output = output(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{arguments:?}");
+    }
+}
