@@ -35,7 +35,7 @@ impl LeaseWatch {
         match message {
             TrackerMessage::Lease(lease) => return self.grant(to, zone, lease),
             TrackerMessage::Revoke { token, .. } => self.end(token.counter, to),
-            TrackerMessage::Round(_) => self.end_of(to, |_| true),
+            TrackerMessage::Round { .. } => self.end_of(to, |_| true),
             _ => {}
         }
         None
