@@ -69,5 +69,6 @@ metrics! {
     digest_mismatches: Counter = "digest_mismatches", None, "Blobs whose chunks all matched and whose digest did not";
     client_bytes: Family<SourceLabel, Counter> = "client_sent", Some(Unit::Bytes), "Bytes of blobs handed to clients, by where they came from";
     stale_tags: Counter = "stale_tags", None, "Tags answered from an older answer because the origin could not be asked";
+    peer_calls_failed: Counter = "peer_calls_failed", None, "Calls to other nodes that did not lead to a link";
     tracker_sessions: Counter = "tracker_sessions", None, "Sessions opened with a scheduler";
 }
