@@ -21,6 +21,8 @@ pub(crate) enum ClusterCommand {
 pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
     let ClusterCommand::Init { secret_file } = command;
     let secret = shoal_transport::generate_secret()?;
+    // What is printed goes into configuration files of other machines.
+    let secret_file = std::path::absolute(&secret_file)?;
     let shown = secret_file.display();
     if let Some(folder) = secret_file.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -34,9 +36,11 @@ pub(crate) fn run(command: ClusterCommand) -> anyhow::Result<ExitCode> {
     writeln!(file, "{secret}")
         .and_then(|()| file.sync_all())
         .with_context(|| format!("cannot write {shown}"))?;
-    println!("Wrote {shown}, readable by its owner only.");
-    println!("Copy it to every node and scheduler over a safe channel, and name it there:");
-    println!("\n    [cluster]\n    secret_file = \"{shown}\"\n");
-    println!("Whoever has the secret is a member, and can read everything that the cluster has cached.");
+    crate::output::line(&format!(
+        "Wrote {shown}, readable by its owner only.\n\
+         Copy it to every node and scheduler over a safe channel, let the account that runs shoal own it there, and \
+         name it:\n\n    [cluster]\n    secret_file = \"{shown}\"\n\n\
+         Whoever has the secret is a member, and can read everything that the cluster has cached."
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod demo;
 mod log;
+mod output;
 mod pull;
 mod serve;
 mod status;
@@ -14,7 +15,7 @@ use clap::{Parser, Subcommand};
 
 /// Container images onto many machines: each byte leaves the registry once.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "shoal", version, propagate_version = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("shoal: {error:#}");
+            log::failed(&output::reasons(&error));
             let usage = error.chain().any(is_usage);
             ExitCode::from(if usage { EXIT_USAGE } else { 1 })
         }

@@ -59,19 +59,37 @@ async fn told_to_stop() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The name of the file before what is wrong with it.
+fn named(path: Option<&PathBuf>) -> String {
+    path.map_or_else(|| "defaults".to_owned(), |path| path.display().to_string())
+}
+
+fn no_mistakes(name: &str) -> anyhow::Result<ExitCode> {
+    crate::output::line(&format!("{name}: no mistakes found"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(crate) fn daemon(arguments: DaemonArguments) -> anyhow::Result<ExitCode> {
+    let name = named(arguments.config.as_ref());
+    if !arguments.check {
+        log::start(arguments.log);
+    }
     let file = match &arguments.config {
         Some(path) => ConfigFile::read(path)?,
         None => ConfigFile::default(),
     };
-    let config = file.resolve()?;
+    let config = file.resolve().with_context(|| name.clone())?;
     if arguments.check {
-        return Ok(ExitCode::SUCCESS);
+        shoal_daemon::check(&config).with_context(|| name.clone())?;
+        return no_mistakes(&name);
     }
-    log::start(arguments.log);
     let runtime = runtime()?;
     let done = runtime.block_on(async {
-        let mut node = Node::start(config).await.context("the node does not start")?;
+        let started = Node::start(config).await;
+        let mut node = started.map_err(|error| match error.is_configuration() {
+            true => anyhow::Error::new(error).context(name),
+            false => anyhow::Error::new(error).context("the node does not start"),
+        })?;
         tokio::select! {
             told = told_to_stop() => told?,
             () = node.failed() => anyhow::bail!("a part of the node ended; starting again may help"),
@@ -85,17 +103,25 @@ pub(crate) fn daemon(arguments: DaemonArguments) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) fn scheduler(arguments: SchedulerArguments) -> anyhow::Result<ExitCode> {
+    let name = named(arguments.config.as_ref());
+    if !arguments.check {
+        log::start(arguments.log);
+    }
     let config = match &arguments.config {
         Some(path) => SchedulerConfig::read(path)?,
         None => SchedulerConfig::default(),
     };
-    config.listen()?;
     if arguments.check {
-        return Ok(ExitCode::SUCCESS);
+        config.check().with_context(|| name.clone())?;
+        return no_mistakes(&name);
     }
-    log::start(arguments.log);
+    config.listen().with_context(|| name.clone())?;
     runtime()?.block_on(async {
-        let scheduler = Scheduler::start(config).await.context("the scheduler does not start")?;
+        let started = Scheduler::start(config).await;
+        let scheduler = started.map_err(|error| match error.is_configuration() {
+            true => anyhow::Error::new(error).context(name),
+            false => anyhow::Error::new(error).context("the scheduler does not start"),
+        })?;
         told_to_stop().await?;
         scheduler.stop().await;
         Ok(ExitCode::SUCCESS)

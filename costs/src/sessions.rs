@@ -147,7 +147,13 @@ impl SimulatedNode {
 
 fn joins(swarm: SwarmId) -> Membership {
     let chunks = swarm.layout().map_or(0, |layout| layout.count());
-    Membership { swarm, held: Held::Some(ChunkSet::empty(chunks)), wants: true, may_lease: true, shareable: false }
+    Membership {
+        swarm,
+        held: Held::Some(ChunkSet::empty(chunks)),
+        wants: true,
+        may_lease: true,
+        shareable: false,
+    }
 }
 
 /// Reports the chunks of a lease one after the other, as if they had been read.

@@ -4,17 +4,18 @@
 //! [`ConfigFile::resolve`] gives a type without options left to unwrap.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use http::Uri;
 use serde::Deserialize;
 use shoal_origin::{OriginsConfig, RegistryConfig};
 use shoal_proto::message::{Place, limit};
 use shoal_registry_proxy::{ListenAddress, ProxyConfig, TlsConfig, deserialize_listen};
-use shoal_transport::ClusterSection;
+use shoal_transport::{ClusterSection, hint};
 
 /// The file, section by section.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -103,23 +104,18 @@ impl Default for MirrorSection {
 }
 
 /// `[peers]`: the chunk endpoint.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PeersSection {
-    /// QUIC, UDP. Without a cluster secret only loopback is allowed.
-    pub listen: SocketAddr,
+    /// QUIC, UDP; default: port 5103 of all addresses, or of loopback without a cluster secret.
+    pub listen: Option<SocketAddr>,
     /// Addresses under which other nodes reach this one; default: the listening address, or, if that is
     /// unspecified, the local address from which the scheduler is reached.
     pub advertise: Vec<SocketAddr>,
 }
 
 const PEERS_PORT: u16 = 5103;
-
-impl Default for PeersSection {
-    fn default() -> Self {
-        Self { listen: (Ipv4Addr::UNSPECIFIED, PEERS_PORT).into(), advertise: Vec::new() }
-    }
-}
+const SCHEDULER_PORT: u16 = 5101;
 
 /// `[scheduler]`
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -159,8 +155,8 @@ pub struct LimitsSection {
 pub enum ConfigError {
     #[error("cannot read {}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{}", .path.display())]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{}{hint}", .path.display())]
+    Parse { path: PathBuf, hint: &'static str, source: Box<toml::de::Error> },
     #[error(
         "[peers] listen = \"{0}\" needs a cluster secret: run `shoal cluster init` and set [cluster] secret_file, or listen on 127.0.0.1"
     )]
@@ -171,6 +167,24 @@ pub enum ConfigError {
     TooManyAddresses,
     #[error("[limits] {key} must be at least {least}")]
     TooSmall { key: &'static str, least: ByteSize },
+    #[error(
+        "[scheduler] urls: {url:?} must be https://HOST or https://HOST:PORT (a scheduler listens on {SCHEDULER_PORT})"
+    )]
+    SchedulerUrl { url: String },
+    #[error(
+        "[scheduler] urls: {url:?} is another machine, which needs a cluster secret: copy the scheduler's and set [cluster] secret_file"
+    )]
+    SchedulerWithoutSecret { url: String },
+    #[error("[mirror] {key}")]
+    Missing { key: String, source: MissingError },
+}
+
+/// A file or folder that the configuration names and that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {}: {source}", .path.display())]
+pub struct MissingError {
+    path: PathBuf,
+    source: std::io::Error,
 }
 
 /// What the daemon runs with.
@@ -221,8 +235,11 @@ impl ConfigFile {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            hint: hint(&text, source.span()),
+            source: Box::new(source),
+        })
     }
 
     /// Checks what depends on other keys, and fills in defaults.
@@ -237,6 +254,10 @@ impl ConfigFile {
             return Err(ConfigError::TooManyAddresses);
         }
         let peers_listen = self.peers_listen()?;
+        let secret = self.cluster.secret_file.is_some();
+        let urls = self.scheduler.urls.iter().map(|url| scheduler_url(url, secret));
+        let scheduler_urls = urls.collect::<Result<_, _>>()?;
+        self.mirror.check_files()?;
         let mirror = self.mirror;
         Ok(Config {
             data_dir: self.node.data_dir,
@@ -263,7 +284,7 @@ impl ConfigFile {
             },
             peers_listen,
             advertise: self.peers.advertise,
-            scheduler_urls: self.scheduler.urls,
+            scheduler_urls,
             cluster: self.cluster,
             admin_listen: self.admin.listen,
             limits,
@@ -272,9 +293,51 @@ impl ConfigFile {
 
     /// Without a secret anybody could join, so the endpoint stays on loopback.
     fn peers_listen(&self) -> Result<SocketAddr, ConfigError> {
-        let asked = self.peers.listen;
-        let allowed = self.cluster.listen(asked, PeersSection::default().listen);
-        allowed.ok_or(ConfigError::OpenWithoutSecret(asked))
+        let default = (Ipv4Addr::UNSPECIFIED, PEERS_PORT).into();
+        let allowed = self.cluster.listen(self.peers.listen, default);
+        allowed.ok_or(ConfigError::OpenWithoutSecret(self.peers.listen.unwrap_or(default)))
+    }
+}
+
+/// The URL with its port. Without a secret nobody outside this machine would talk to this node.
+fn scheduler_url(text: &str, has_secret: bool) -> Result<String, ConfigError> {
+    let wrong = || ConfigError::SchedulerUrl { url: text.to_owned() };
+    let uri: Uri = text.parse().map_err(|_| wrong())?;
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let host = uri.host().filter(|_| uri.scheme_str() == Some("https") && bare).ok_or_else(wrong)?;
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let here = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+    if !has_secret && !here {
+        return Err(ConfigError::SchedulerWithoutSecret { url: text.to_owned() });
+    }
+    Ok(format!("https://{host}:{}", uri.port_u16().unwrap_or(SCHEDULER_PORT)))
+}
+
+impl MirrorSection {
+    /// What is read only when a registry is asked must be there at the start: then somebody looks.
+    fn check_files(&self) -> Result<(), ConfigError> {
+        let missing = |key: String, path: &Path, source| {
+            let source = MissingError { path: path.to_owned(), source };
+            Err(ConfigError::Missing { key, source })
+        };
+        if let Some(folder) = &self.certs_dir
+            && let Err(source) = std::fs::read_dir(folder)
+        {
+            return missing("certs_dir".to_owned(), folder, source);
+        }
+        for (name, registry) in &self.registries {
+            let password = registry.credentials.as_ref().and_then(|login| login.password_file.as_ref());
+            for (key, file) in
+                [("password_file", password), ("docker_config", registry.docker_config.as_ref())]
+            {
+                if let Some(file) = file
+                    && let Err(source) = std::fs::File::open(file)
+                {
+                    return missing(format!("registries.\"{name}\": {key}"), file, source);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -309,8 +372,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
-        let file: ConfigFile = toml::from_str(text)
-            .map_err(|source| ConfigError::Parse { path: "shoal.toml".into(), source: Box::new(source) })?;
+        let file: ConfigFile = toml::from_str(text).map_err(|source| ConfigError::Parse {
+            path: "shoal.toml".into(),
+            hint: "",
+            source: Box::new(source),
+        })?;
         file.resolve()
     }
 
@@ -335,9 +401,37 @@ mod tests {
 
     #[test]
     fn an_open_endpoint_needs_a_secret() {
-        assert!(matches!(parse("[peers]\nlisten = '10.0.0.1:5103'"), Err(ConfigError::OpenWithoutSecret(_))));
+        for open in ["10.0.0.1:5103", "0.0.0.0:5103"] {
+            let text = format!("[peers]\nlisten = '{open}'");
+            assert!(matches!(parse(&text), Err(ConfigError::OpenWithoutSecret(_))), "{open}");
+        }
         let config = parse("[cluster]\nsecret_file = '/etc/shoal/secret'").unwrap();
         assert!(config.peers_listen.ip().is_unspecified());
+    }
+
+    #[test]
+    fn schedulers_are_named_in_full_and_others_than_this_machine_need_a_secret() {
+        let of = |url: &str, secret: &str| parse(&format!("{secret}[scheduler]\nurls = ['{url}']"));
+        let secret = "[cluster]\nsecret_file = '/etc/shoal/secret'\n";
+        let config = of("https://scheduler.example.com", secret).unwrap();
+        assert_eq!(config.scheduler_urls, ["https://scheduler.example.com:5101"]);
+        for here in ["https://localhost:5", "https://127.0.0.1:5", "https://[::1]:5"] {
+            assert_eq!(of(here, "").unwrap().scheduler_urls, [here]);
+        }
+        for wrong in ["scheduler:5101", "scheduler", "http://scheduler:5101", "https://", "https://a/b", ""] {
+            assert!(matches!(of(wrong, secret), Err(ConfigError::SchedulerUrl { .. })), "{wrong}");
+        }
+        let without = of("https://scheduler.example.com:5101", "");
+        assert!(matches!(without, Err(ConfigError::SchedulerWithoutSecret { .. })));
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_told_at_the_start() {
+        let login = "[mirror.registries.'r.example'.credentials]\nusername = 'u'\npassword_file = '/no/such'";
+        for text in ["[mirror]\ncerts_dir = '/no/such'", login] {
+            let error = parse(text).unwrap_err();
+            assert!(matches!(error, ConfigError::Missing { .. }), "{text}: {error}");
+        }
     }
 
     #[test]

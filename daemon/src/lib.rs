@@ -13,5 +13,5 @@ mod status;
 mod swarm;
 
 pub use config::{Config, ConfigError, ConfigFile};
-pub use node::{Node, StartError};
+pub use node::{Node, StartError, check};
 pub use status::{BlobStatus, NodeStatus, PeerStatus, TransferStatus};

@@ -70,5 +70,6 @@ metrics! {
     client_bytes: Family<SourceLabel, Counter> = "client_sent", Some(Unit::Bytes), "Bytes of blobs handed to clients, by where they came from";
     blobs_passed_through: Counter = "blobs_passed_through", None, "Reads of blobs that the disk could not take and that came straight from the origin";
     stale_tags: Counter = "stale_tags", None, "Tags answered from an older answer because the origin could not be asked";
+    peer_calls_failed: Counter = "peer_calls_failed", None, "Calls to other nodes that did not lead to a link";
     tracker_sessions: Counter = "tracker_sessions", None, "Sessions opened with a scheduler";
 }

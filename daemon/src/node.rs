@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::scrape::{Observed, registry};
 use crate::swarm::{
     Driver, DriverParts, Input, SwarmHandle, SwarmServer, TrackerLink, TrackerQueries, TrackerSource,
-    restore, watch_losses,
+    Unreachable, restore, watch_losses,
 };
 
 /// Link events that wait for the node; beyond, the endpoint waits, and with it the neighbours.
@@ -40,7 +40,7 @@ const DRAIN_UPLOADS: Duration = Duration::from_secs(3);
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot make {}", .path.display())]
+    #[error("[node] data_dir: cannot make {}", .path.display())]
     Folder { path: PathBuf, source: std::io::Error },
     #[error("node identity")]
     Identity(#[from] shoal_transport::IdentityError),
@@ -67,6 +67,14 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Cluster(_) | Self::Origins(_) | Self::MirrorTls(_))
     }
+}
+
+/// Checks all that a start checks, short of making files and taking addresses.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    config.cluster.load()?;
+    Origins::new(config.origins.clone())?;
+    config.proxy.tls.as_ref().map_or(Ok(()), |tls| tls.check())?;
+    Ok(())
 }
 
 /// A running node.
@@ -143,6 +151,7 @@ impl Node {
 
         let tracker = TrackerLink::default();
         let queries = TrackerQueries::new(tracker.clone());
+        let unreachable = Unreachable::default();
         let machine = PeerMachine::new(hello.clone(), PeerConfig::default(), fastrand::u64(..));
         let origin_limit = rate(config.limits.origin);
         let parts = DriverParts {
@@ -155,8 +164,10 @@ impl Node {
             handle: swarm.clone(),
             metrics: metrics.clone(),
             memory: Arc::new(Semaphore::new(memory_permits(config.limits.memory))),
+            unreachable: unreachable.clone(),
         };
         let driver = Driver::new(parts, machine, tracker.clone());
+        let scheduler_urls: Arc<[String]> = config.scheduler_urls.clone().into();
         let source = TrackerSource {
             urls: config.scheduler_urls,
             tls,
@@ -187,6 +198,8 @@ impl Node {
             tracker: tracker.clone(),
             swarm: swarm.clone(),
             metrics: metrics.clone(),
+            unreachable,
+            scheduler_urls,
         };
         let mirror_addresses = listeners.tcp_addresses();
         let admin_address = admin_listener.local_addr().unwrap_or(config.admin_listen);

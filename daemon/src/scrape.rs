@@ -16,7 +16,7 @@ use shoal_transport::Bulk;
 
 use crate::metrics::Metrics;
 use crate::status::{BlobStatus, NodeStatus, PeerStatus, StoreStatus, TransferStatus};
-use crate::swarm::{SwarmHandle, TrackerLink};
+use crate::swarm::{SwarmHandle, TrackerLink, Unreachable};
 
 /// Everything of a node that has figures to show.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub(crate) struct Observed {
     pub tracker: TrackerLink,
     pub swarm: SwarmHandle,
     pub metrics: Metrics,
+    pub unreachable: Unreachable,
+    pub scheduler_urls: Arc<[String]>,
 }
 
 impl std::fmt::Debug for Observed {
@@ -53,6 +55,8 @@ impl Observed {
             node: self.node.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             scheduler: self.tracker.has_scheduler(),
+            scheduler_urls: self.scheduler_urls.to_vec(),
+            scheduler_since_s: self.tracker.scheduler_for().as_secs(),
             store: StoreStatus {
                 used_bytes: store.used_bytes,
                 capacity_bytes: store.capacity_bytes,
@@ -60,6 +64,7 @@ impl Observed {
             },
             blobs: self.store.list().into_iter().map(blob_status).collect(),
             peers: self.bulk.links().into_iter().map(peer_status).collect(),
+            unreachable: self.unreachable.addresses(),
             transfer: self.transfer(),
         }
     }
@@ -136,6 +141,8 @@ impl Collector for Observed {
         let links = self.bulk.links();
         let sum = |of: fn(&shoal_transport::LinkStats) -> u64| one(links.iter().map(of).sum());
         out.gauge("peers", None, "Neighbours with a link", &one(links.len() as u64))?;
+        let unreachable = one(self.unreachable.addresses().len() as u64);
+        out.gauge("peers_unreachable", None, "Nodes that could not be called lately", &unreachable)?;
         out.gauge("links_sent", bytes, "Bytes sent on the links that are up", &sum(|l| l.sent))?;
         out.gauge("links_received", bytes, "Bytes received on the links that are up", &sum(|l| l.received))?;
         out.gauge(

@@ -1,5 +1,7 @@
 //! What a node says of itself to people and programs: the admin endpoint's `/status`.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// A node at one moment.
@@ -10,9 +12,18 @@ pub struct NodeStatus {
     pub version: String,
     /// Whether it has a session with a scheduler.
     pub scheduler: bool,
+    /// The schedulers of its configuration; none: it is a cluster of its own.
+    #[serde(default)]
+    pub scheduler_urls: Vec<String>,
+    /// For how long it has had no session, or has had this one, in seconds.
+    #[serde(default)]
+    pub scheduler_since_s: u64,
     pub store: StoreStatus,
     pub blobs: Vec<BlobStatus>,
     pub peers: Vec<PeerStatus>,
+    /// The addresses of each node that this one could not call lately and has no link to.
+    #[serde(default)]
+    pub unreachable: Vec<Vec<SocketAddr>>,
     pub transfer: TransferStatus,
 }
 

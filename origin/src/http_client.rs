@@ -224,14 +224,34 @@ fn failure(error: reqwest::Error) -> Failure {
         }
         cause = inner.source();
     }
-    Failure::Unreachable { reason: chain_text(&error) }
+    let reason = chain_text(&error);
+    let hint = if speaks_no_tls(&error) { NO_TLS } else { "" };
+    Failure::Unreachable { reason: format!("{reason}{hint}") }
 }
 
+const NO_TLS: &str = "; it does not speak TLS: if it is a plain-HTTP registry, set plain_http = true in its table of \
+                      [mirror.registries]";
+
+/// Whether what came in place of a handshake is no TLS at all.
+fn speaks_no_tls(error: &reqwest::Error) -> bool {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |&error| error.source()).any(|error| {
+        // rustls' error is inside the error of the socket, which passes over it when it names its source.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = inner.and_then(|inner| inner.downcast_ref());
+        matches!(tls.or_else(|| error.downcast_ref()), Some(rustls::Error::InvalidMessage(_)))
+    })
+}
+
+/// An error and its reasons. Many errors repeat their source in their own words.
 fn chain_text(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
+        let reason = inner.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
         cause = inner.source();
     }
     text

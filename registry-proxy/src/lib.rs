@@ -21,6 +21,7 @@ mod metrics;
 mod pass;
 mod range;
 mod refusal;
+mod refusal_log;
 mod registry;
 mod route;
 mod server;

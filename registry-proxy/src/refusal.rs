@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
+use shoal_proto::RegistryName;
 
 use crate::ReadFailure;
 use crate::body::ReplyBody;
@@ -20,14 +21,18 @@ pub enum Refusal {
     #[error("the registry has no such repository; check the image's name")]
     NameUnknown,
     /// The upstream wants (other) credentials; its challenges, as they came.
-    #[error("the registry wants credentials; log in to it and pull again")]
+    #[error(
+        "the registry did not accept the credentials shown (or none were shown); podman, buildah, skopeo: log in to \
+         this mirror's address"
+    )]
     Unauthorized { challenges: Vec<String> },
     #[error("access denied: {reason}")]
     Denied { reason: String },
     #[error(
-        "this mirror does not serve that registry; add it to [mirror.registries] of the node's configuration"
+        "this mirror does not serve {registry}; to allow it add the table [mirror.registries.\"{registry}\"] to the \
+         node's configuration"
     )]
-    NotAllowed,
+    NotAllowed { registry: RegistryName },
     #[error("too many requests; wait and pull again")]
     Throttled { retry_after: Option<Duration> },
     /// The upstream answered, with something that cannot be used.
@@ -97,7 +102,7 @@ impl Failure {
                 Refusal::BlobUnknown => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
                 Refusal::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
                 Refusal::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-                Refusal::Denied { .. } | Refusal::NotAllowed => (StatusCode::FORBIDDEN, "DENIED"),
+                Refusal::Denied { .. } | Refusal::NotAllowed { .. } => (StatusCode::FORBIDDEN, "DENIED"),
                 Refusal::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
                 Refusal::UpstreamFailed { .. } => (StatusCode::BAD_GATEWAY, "UNKNOWN"),
                 Refusal::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),

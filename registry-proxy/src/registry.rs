@@ -41,7 +41,7 @@ fn by_path<'a, B: Backend>(backend: &B, name: &'a str) -> Result<(RegistryName, 
         // No user of Docker Hub has a dot in the name, so this can only be a registry that is not admitted,
         // and saying so helps more than the 404 that Docker Hub would answer.
         Err(refusal) if first.contains(':') || default.as_str() == DOCKER_HUB => Err(refusal.into()),
-        Err(Refusal::NotAllowed) => Ok((default, name)),
+        Err(Refusal::NotAllowed { .. }) => Ok((default, name)),
         Err(refusal) => Err(refusal.into()),
     }
 }

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::connection::{self, Patience, Stop};
 use crate::listen::Listener;
 use crate::metrics::Metrics;
+use crate::refusal_log::RefusalLog;
 use crate::service::Service;
 use crate::{Backend, Listeners, ProxyConfig, TlsError, tls};
 
@@ -68,6 +69,7 @@ impl<B: Backend> Proxy<B> {
             metrics: Arc::new(Metrics::default()),
             max_requests: max,
             challenge: config.challenge,
+            refused: RefusalLog::default(),
         };
         let acceptor = Acceptor {
             service: Arc::new(service),

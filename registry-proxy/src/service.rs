@@ -6,13 +6,14 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response};
-use shoal_proto::Digest;
+use shoal_proto::{Digest, RegistryName};
 use tracing::{Instrument, Span, field};
 
 use crate::body::ReplyBody;
 use crate::headers::API_VERSION;
 use crate::metrics::{InFlight, Metrics};
 use crate::refusal::{Failure, RequestError};
+use crate::refusal_log::RefusalLog;
 use crate::route::{Named, Route, What};
 use crate::{
     Backend, BlobRef, Caller, ImageRef, Pass, PassKind, Refusal, RouteLabel, Source, blobs, manifests, pass,
@@ -26,6 +27,7 @@ pub(crate) struct Service<B> {
     pub(crate) max_requests: usize,
     /// As [`crate::ProxyConfig::challenge`].
     pub(crate) challenge: bool,
+    pub(crate) refused: RefusalLog,
 }
 
 /// A request for something in a repository, as the handlers see it.
@@ -76,7 +78,11 @@ impl<B: Backend> Service<B> {
         };
         let route = match route(parts, busy) {
             Ok(route) => route,
-            Err(error) => return (RouteLabel::Other, refuse(error.into(), "")),
+            Err(error) => {
+                let failure = error.into();
+                self.refused.note(None, &failure, parts.uri.path());
+                return (RouteLabel::Other, refuse(failure, ""));
+            }
         };
         let label = route.label();
         let named = match route {
@@ -89,7 +95,16 @@ impl<B: Backend> Service<B> {
         };
         let response = match self.named(parts, &named, head).await {
             Ok(response) => response,
-            Err(failure) => refuse(failure, &Subject(&named).to_string()),
+            Err(failure) => {
+                let subject = Subject(&named).to_string();
+                // Clients show their credentials only after they were asked for them: that is no failed pull.
+                let asked = matches!(failure, Failure::Backend(Refusal::Unauthorized { .. }))
+                    && !parts.headers.contains_key(AUTHORIZATION);
+                if !asked {
+                    self.refused.note(named.ns.as_ref().map(RegistryName::as_str), &failure, &subject);
+                }
+                refuse(failure, &subject)
+            }
         };
         (label, response)
     }

@@ -19,6 +19,13 @@ pub enum TlsError {
     Certificate { path: PathBuf, source: rustls::Error },
 }
 
+impl TlsConfig {
+    /// Whether the files are there and hold a certificate and its key.
+    pub fn check(&self) -> Result<(), TlsError> {
+        acceptor(self).map(|_| ())
+    }
+}
+
 pub(crate) fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, TlsError> {
     let unreadable = |path: &PathBuf| {
         let path = path.clone();

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use shoal_transport::ClusterSection;
+use shoal_transport::{ClusterError, ClusterSection, hint};
 
 /// The file, section by section.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -16,11 +16,11 @@ pub struct SchedulerConfig {
 }
 
 /// `[scheduler]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenSection {
-    /// gRPC over mutual TLS. Without a cluster secret only loopback is allowed.
-    pub listen: SocketAddr,
+    /// gRPC over mutual TLS; default: port 5101 of all addresses, or of loopback without a cluster secret.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[admin]`: metrics, health, status.
@@ -33,12 +33,6 @@ pub struct AdminSection {
 const PORT: u16 = 5101;
 const ADMIN_PORT: u16 = 5102;
 
-impl Default for ListenSection {
-    fn default() -> Self {
-        Self { listen: (Ipv4Addr::UNSPECIFIED, PORT).into() }
-    }
-}
-
 impl Default for AdminSection {
     fn default() -> Self {
         Self { listen: (Ipv4Addr::LOCALHOST, ADMIN_PORT).into() }
@@ -50,12 +44,14 @@ impl Default for AdminSection {
 pub enum ConfigError {
     #[error("cannot read {}", .path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{}", .path.display())]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{}{hint}", .path.display())]
+    Parse { path: PathBuf, hint: &'static str, source: Box<toml::de::Error> },
     #[error(
         "[scheduler] listen = \"{0}\" needs a cluster secret: run `shoal cluster init` and set [cluster] secret_file, or listen on 127.0.0.1"
     )]
     OpenWithoutSecret(SocketAddr),
+    #[error("[cluster] secret_file")]
+    Cluster(#[from] ClusterError),
 }
 
 impl SchedulerConfig {
@@ -63,14 +59,24 @@ impl SchedulerConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            hint: hint(&text, source.span()),
+            source: Box::new(source),
+        })
+    }
+
+    /// Checks all that a start checks, short of taking the addresses.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.listen()?;
+        self.cluster.load()?;
+        Ok(())
     }
 
     /// The address to listen on: without a secret anybody could join, so it stays on loopback.
     pub fn listen(&self) -> Result<SocketAddr, ConfigError> {
-        let asked = self.scheduler.listen;
-        let allowed = self.cluster.listen(asked, ListenSection::default().listen);
-        allowed.ok_or(ConfigError::OpenWithoutSecret(asked))
+        let default = (Ipv4Addr::UNSPECIFIED, PORT).into();
+        let allowed = self.cluster.listen(self.scheduler.listen, default);
+        allowed.ok_or(ConfigError::OpenWithoutSecret(self.scheduler.listen.unwrap_or(default)))
     }
 }

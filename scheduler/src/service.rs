@@ -11,7 +11,7 @@ use shoal_transport::grpc::Tracker;
 use shoal_transport::node_of;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::task::{SessionSender, TrackerHandle};
 
@@ -57,6 +57,7 @@ impl Tracker for TrackerService {
         };
         // The certificate says who it is, whatever the message says.
         let peer = with_remote(PeerInfo { node, ..peer }, remote);
+        info!(%node, zone = %peer.place.zone, addresses = ?peer.addresses, "node connected");
         let (sender, outgoing) = self.tracker.open(peer).await.map_err(|_| stopping())?;
         tokio::spawn(receive(node, messages, sender));
         let outgoing = ReceiverStream::new(outgoing).map(|message: TrackerMessage| Ok((&message).into()));
@@ -74,7 +75,12 @@ fn refused(node: NodeId, error: &shoal_proto::wire::WireError) -> Status {
 }
 
 /// Feeds the tracker until the node goes, breaks the protocol, or the tracker stops.
-async fn receive(node: NodeId, mut messages: Streaming<v1::NodeMessage>, mut sender: SessionSender) {
+async fn receive(node: NodeId, messages: Streaming<v1::NodeMessage>, sender: SessionSender) {
+    pass_on(node, messages, sender).await;
+    info!(%node, "node disconnected");
+}
+
+async fn pass_on(node: NodeId, mut messages: Streaming<v1::NodeMessage>, mut sender: SessionSender) {
     loop {
         let message = match messages.message().await {
             Ok(Some(message)) => message,

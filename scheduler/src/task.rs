@@ -10,7 +10,7 @@ use shoal_proto::{ClaimChecker, NodeId};
 use shoal_swarm::Time;
 use shoal_swarm::tracker::{TrackerAction, TrackerConfig, TrackerEvent, TrackerMachine, TrackerSnapshot};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// Messages that wait for one node. A node joins an image with some ten answers per layer; one that does not
 /// read for that long is cut off and comes back with a new session.
@@ -49,7 +49,7 @@ impl TrackerHandle {
         let (events, inbox) = mpsc::channel(EVENTS);
         let epoch = fastrand::u64(..);
         let machine = TrackerMachine::new(config, epoch, fastrand::u64(..));
-        info!(epoch, "tracker starts");
+        debug!(epoch, "tracker starts");
         tokio::spawn(Task { machine, started: Instant::now(), sessions: HashMap::new() }.run(inbox));
         Self { events, sessions: Default::default() }
     }
@@ -150,7 +150,7 @@ impl Task {
         match event {
             Event::Open { peer, session, outgoing } => {
                 let node = peer.node;
-                info!(%node, zone = %peer.place.zone, "node connected");
+                debug!(%node, zone = %peer.place.zone, "tracker has a node");
                 if self.sessions.insert(node, Session { number: session, outgoing }).is_some() {
                     self.machine.handle(now, TrackerEvent::Disconnected(node));
                 }
@@ -163,7 +163,7 @@ impl Task {
             }
             Event::Close { node, session } => {
                 if self.is_current(node, session) {
-                    info!(%node, "node disconnected");
+                    debug!(%node, "tracker has lost a node");
                     self.sessions.remove(&node);
                     self.machine.handle(now, TrackerEvent::Disconnected(node));
                 }

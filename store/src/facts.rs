@@ -24,7 +24,10 @@ struct Kind {
 const TAGS: Kind = Kind { table: TableDefinition::new("tags.1"), name: "tags", cap: 20_000 };
 /// Images have some ten blobs each.
 const LINKS: Kind = Kind { table: TableDefinition::new("links.1"), name: "links", cap: 200_000 };
+/// Rows whose key ends in [`TOLD`] are what members said, the others what the origin said to this node.
 const ANONYMOUS: Kind = Kind { table: TableDefinition::new("anonymous.1"), name: "anonymous", cap: 10_000 };
+
+const TOLD: &str = "told";
 
 /// What a tag last resolved to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub struct Tag {
     pub media_type: String,
     /// When the origin said so, in unix seconds.
     pub resolved_at: u64,
-    /// Whether it said so without credentials.
+    /// Whether it said so without credentials, and to this node: then others may be told.
     pub public: bool,
 }
 
@@ -159,9 +162,9 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(RegistryName, String)>, StoreError> {
         let rows = self.latest::<u64>(&ANONYMOUS)?.into_iter().filter(|(_, at)| *at >= since.max(1));
-        let name = |(key, _): (Vec<String>, u64)| {
-            let mut parts = key.into_iter();
-            Some((parts.next()?.parse().ok()?, parts.next()?))
+        let name = |(key, _): (Vec<String>, u64)| match <[String; 3]>::try_from(key).ok()? {
+            [registry, repository, by] if by.is_empty() => Some((registry.parse().ok()?, repository)),
+            _ => None,
         };
         Ok(rows.filter_map(name).take(limit).collect())
     }
@@ -221,5 +224,20 @@ impl Store {
     /// When the origin last served this repository without credentials, in unix seconds.
     pub fn anonymous(&self, registry: &RegistryName, repository: &str) -> Result<Option<u64>, StoreError> {
         self.get(&ANONYMOUS, &key(registry, repository, ""))
+    }
+
+    /// Notes that members said at this time, in unix seconds, that the origin serves this repository to anybody.
+    pub fn put_told_open(
+        &self,
+        registry: &RegistryName,
+        repository: &str,
+        at: u64,
+    ) -> Result<(), StoreError> {
+        self.put(&ANONYMOUS, &key(registry, repository, TOLD), &at)
+    }
+
+    /// When members last said that the origin serves this repository to anybody, in unix seconds.
+    pub fn told_open(&self, registry: &RegistryName, repository: &str) -> Result<Option<u64>, StoreError> {
+        self.get(&ANONYMOUS, &key(registry, repository, TOLD))
     }
 }

@@ -136,3 +136,42 @@ fn a_chunk_leased_again_while_its_first_lease_runs_leaves_no_chunk_behind() {
         desk.leases[before..].iter().flat_map(|(_, lease)| lease.chunks.clone()).collect();
     assert!((start + 1..lease.chunks.end).all(|chunk| rest.contains(&chunk)), "{rest:?}");
 }
+
+#[test]
+fn the_first_of_a_crowd_does_not_get_all_leases() {
+    let mut desk = Desk::new(4, 1, blob(1, 200 * MIB));
+    // Another blob, for which the tracker is open already.
+    desk.swarm = blob(2, 200 * MIB);
+    desk.leases.clear();
+    desk.join(1, true);
+    assert_eq!(desk.leases.len(), 2, "{:?}", desk.leases);
+    for number in 2..=3 {
+        let info = PeerInfo { node: node(number), addresses: Vec::new(), place: Place::default() };
+        desk.handle(TrackerEvent::Connected(info));
+        desk.join(number, true);
+        desk.say(number, NodeMessage::Reported);
+    }
+    let holders: Vec<usize> =
+        (1..=3).map(|number| desk.leases.iter().filter(|(to, _)| *to == node(number)).count()).collect();
+    assert_eq!(holders, [2, 2, 2], "{:?}", desk.leases);
+}
+
+#[test]
+fn a_lone_node_gets_all_leases_a_moment_later() {
+    let mut desk = Desk::new(5, 1, blob(1, 200 * MIB));
+    desk.tick(secs(1));
+    assert_eq!(desk.leases.len(), 6, "{:?}", desk.leases);
+}
+
+#[test]
+fn a_tiny_blob_does_not_make_the_leases_of_large_ones_short() {
+    let mut desk = Desk::new(6, 1, blob(1, 400));
+    let (holder, lease) = desk.leases[0].clone();
+    desk.now += ms(20);
+    desk.progress(&lease, holder, 0..1);
+    desk.swarm = blob(2, 200 * MIB);
+    let before = desk.leases.len();
+    desk.join(1, true);
+    let unmeasured = secs(6);
+    assert_eq!(desk.leases[before].1.lasts, unmeasured, "{:?}", desk.leases[before]);
+}

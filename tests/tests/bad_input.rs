@@ -226,3 +226,48 @@ fn a_configuration_or_secret_that_is_missing_exits_2_and_is_named() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-secret"));
 }
+
+#[test]
+fn check_refuses_what_a_start_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("shoal-test.toml");
+    let short = folder.path().join("short-secret");
+    std::fs::write(&short, "abc").unwrap();
+    let registry = |keys: &str| format!("[mirror.registries.\"r.example.com\"]\n{keys}");
+    let check = |role: &str, text: &str| {
+        std::fs::write(&config, text).unwrap();
+        let shoal = &mut std::process::Command::new(shoal_binary());
+        let output = shoal.args([role, "--check", "--config"]).arg(&config).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        (output.status.code(), said.into_owned())
+    };
+    let mistakes = [
+        ("daemon", "[cluster]\nsecret_file = \"/no/such\"".to_owned(), "/no/such"),
+        ("scheduler", "[cluster]\nsecret_file = \"/no/such\"".to_owned(), "/no/such"),
+        ("daemon", format!("[cluster]\nsecret_file = \"{}\"", short.display()), "too short"),
+        ("scheduler", "[scheduler]\nlisten = \"0.0.0.0:5101\"".to_owned(), "secret"),
+        ("daemon", "[peers]\nlisten = \"0.0.0.0:5103\"".to_owned(), "secret"),
+        ("daemon", "[scheduler]\nurls = [\"https://scheduler.example.com\"]".to_owned(), "secret"),
+        ("daemon", "[scheduler]\nurls = [\"127.0.0.1:5101\"]".to_owned(), "https://HOST"),
+        ("daemon", "[scheduler]\nurls = \"https://127.0.0.1\"".to_owned(), "write a list"),
+        ("daemon", "[limits]\ndisk = \"much\"".to_owned(), "50GiB"),
+        ("daemon", "[mirror.registries.r.example.com]\nplain_http = true".to_owned(), "in quotes"),
+        ("daemon", "[mirror.registries.\"https://r.example.com\"]".to_owned(), "https://r.example.com"),
+        ("daemon", registry("url = \"r.example.com\""), "must be https://"),
+        ("daemon", registry("url = \"https://r.example.com\"\nplain_http = true"), "plain_http"),
+        ("daemon", registry("ca_file = \"/no/such\""), "/no/such"),
+        ("daemon", registry("credentials = { username = \"u\" }"), "password"),
+        ("daemon", registry("credentials = { username = \"u\", password_file = \"/no/such\" }"), "/no/such"),
+        ("daemon", "[mirror]\ncerts_dir = \"/no/such\"".to_owned(), "/no/such"),
+    ];
+    for (role, text, word) in &mistakes {
+        let (status, said) = check(role, text);
+        assert_eq!(status, Some(2), "{text}: {said}");
+        assert!(said.contains("shoal-test.toml") && said.contains(word), "{text}: {said}");
+        assert_eq!(said.matches("os error 2").count(), usize::from(said.contains("os error 2")), "{said}");
+    }
+    for role in ["daemon", "scheduler"] {
+        let (status, said) = check(role, "");
+        assert_eq!((status, said.contains("shoal-test.toml: no mistakes found")), (Some(0), true), "{said}");
+    }
+}

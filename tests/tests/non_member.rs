@@ -10,6 +10,7 @@ use shoal_proto::NodeId;
 use shoal_proto::message::ChunkRequest;
 use shoal_tests::{Cluster, FaultyRegistry, ImageBuilder, Member};
 use shoal_transport::{ChunkServer, Served, generate_secret};
+use tokio::io::AsyncBufReadExt;
 
 const NAME: &str = "registry.test";
 const REPOSITORY: &str = "library/app";
@@ -78,4 +79,65 @@ async fn with_another_secret_pulls_alone() {
         cluster.node(0).puller(NAME).pull(REPOSITORY, "v1").await.unwrap();
         assert!(registry.sent() - before >= image.blob_bytes());
     }
+}
+
+/// It is told why, on its side.
+#[tokio::test(flavor = "multi_thread")]
+async fn is_told_that_the_scheduler_belongs_to_another_cluster() {
+    let cluster = Cluster::builder().start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (config, secret) = (folder.path().join("daemon.toml"), folder.path().join("secret"));
+    std::fs::write(&secret, generate_secret().unwrap()).unwrap();
+    let text = format!(
+        "[node]\ndata_dir = \"{}\"\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [peers]\nlisten = \"127.0.0.1:0\"\n[scheduler]\nurls = [\"{}\"]\n[cluster]\nsecret_file = \"{}\"\n",
+        folder.path().join("data").display(),
+        cluster.scheduler_url(),
+        secret.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut stranger = tokio::process::Command::new(shoal_tests::shoal_binary())
+        .args(["daemon", "--config"])
+        .arg(&config)
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::BufReader::new(stranger.stderr.take().unwrap()).lines();
+    let line = loop {
+        let line = lines.next_line().await.unwrap().expect("it runs until it is stopped");
+        if line.contains("WARN") && line.contains("scheduler") {
+            break line;
+        }
+    };
+    assert!(line.contains("belongs to another cluster"), "{line}");
+}
+
+/// A member that does not answer calls, as one behind a closed port, is named by who called it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_cannot_be_called_is_named() {
+    let registry = FaultyRegistry::start().await;
+    let image = ImageBuilder::new(23).layer(2 << 20).build();
+    registry.serve(&image, REPOSITORY, "v1");
+    let cluster = Cluster::builder().nodes(2).registry(NAME, &registry.url()).start().await;
+    cluster.node(0).puller(NAME).pull(REPOSITORY, "v1").await.unwrap();
+    let pid = cluster.node(0).pid().and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().unwrap()));
+    rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::STOP).unwrap();
+
+    let puller = cluster.node(1).puller(NAME);
+    let pull = tokio::spawn(async move { puller.pull(REPOSITORY, "v1").await });
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let unreachable = loop {
+        let status = cluster.node(1).status().await;
+        if let Some(addresses) = status["unreachable"].as_array().and_then(|list| list.first()) {
+            break addresses.clone();
+        }
+        assert!(std::time::Instant::now() < deadline, "nobody says that the other node does not answer");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert_eq!(unreachable[0], cluster.node(0).peers().to_string());
+    assert!(cluster.node(1).metrics().await.sum("shoal_peer_calls_failed_total") > 0.0);
+    let log = cluster.node(1).output();
+    assert_eq!(log.matches("cannot reach peer").count(), 1, "{log}");
+    pull.abort();
 }

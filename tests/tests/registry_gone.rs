@@ -43,6 +43,69 @@ async fn a_public_image_is_pulled_by_tag_and_digest_from_another_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_got_from_others_it_serves_when_all_others_are_gone() {
+    if !available(Needs::REGISTRY) {
+        return;
+    }
+    let mut registry = Registry::start().await;
+    let image = image(5).multi_platform().build();
+    registry.push(&image, REPOSITORY, "v1").await;
+    let builder = Cluster::builder().nodes(2).registry(NAME, &registry.url());
+    let mut cluster = builder.mirror("tag_ttl = \"0s\"").start().await;
+    cluster.node(0).puller(NAME).pull(REPOSITORY, "v1").await.unwrap();
+    registry.stop().await;
+    // This node never asked the registry: that anybody may read, and what the tag means, it has from the other one.
+    cluster.node(1).puller(NAME).pull(REPOSITORY, "v1").await.unwrap();
+
+    cluster.node_mut(0).stop().await;
+    cluster.node_mut(1).restart().await;
+    cluster.scheduler().stop().await;
+    for reference in ["v1".to_owned(), image.digest().to_string()] {
+        let pulled = cluster.node(1).puller(NAME).pull(REPOSITORY, &reference).await;
+        let pulled = pulled.unwrap_or_else(|e| panic!("{reference}: {e}"));
+        assert_eq!((pulled.digest, pulled.bytes), (image.digest(), image.total_bytes()));
+    }
+    cluster.node(1).puller(NAME).pull("library/other", "v1").await.expect_err("nobody said that it is open");
+    let log = cluster.node(1).output();
+    let line =
+        log.lines().find(|line| line.contains("request refused")).expect("a failed pull is in the log");
+    assert!(
+        line.contains("WARN") && line.contains("503") && line.contains("registry.test/library/other:v1"),
+        "{line}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_asked_for_its_login_pulls_a_private_image_again() {
+    if !available(Needs::CONTAINERD) {
+        return;
+    }
+    let login = Credentials::new("alice", "correct horse");
+    let mut registry = Registry::private(login.clone()).await;
+    let image = image(6).build();
+    registry.push(&image, REPOSITORY, "v1").await;
+    let builder = Cluster::builder().registry(NAME, &registry.url());
+    let cluster = builder.mirror("tag_ttl = \"0s\"").start().await;
+    let node = cluster.node(0);
+    Containerd::start().await.pull(REFERENCE, node.mirror(), Some(&login)).await.unwrap();
+    registry.stop().await;
+
+    let containerd = Containerd::start().await;
+    containerd.pull(REFERENCE, node.mirror(), Some(&login)).await.unwrap();
+    containerd.verify(REFERENCE, &image).await.unwrap();
+    let wrong = Credentials::new("alice", "wrong horse");
+    for (login, status) in [(None, 401), (Some(&wrong), 403)] {
+        let puller = node.puller(NAME).login(login);
+        for reference in ["v1".to_owned(), image.digest().to_string()] {
+            let refused = puller.pull(REPOSITORY, &reference).await.expect_err("not let in");
+            assert_eq!(refused.status(), Some(status), "{refused}");
+        }
+        let refused = puller.blob(REPOSITORY, &image.here().layers[0].digest).await;
+        assert_eq!(refused.expect_err("not let in").status(), Some(status));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn new_real_clients_pull_a_public_image() {
     if !(available(Needs::CONTAINERD) && available(Needs::PODMAN) && available(Needs::SKOPEO)) {
         return;

@@ -60,3 +60,18 @@ pub async fn connect(url: &str, tls: &MutualTls) -> Result<TrackerClient<Channel
         .max_decoding_message_size(limit::MESSAGE)
         .max_encoding_message_size(limit::MESSAGE))
 }
+
+/// Whether the certificate that was shown, by either end, is not one of this cluster.
+pub fn is_other_cluster(error: &Error) -> bool {
+    let first: &(dyn std::error::Error + 'static) = error;
+    let mut chain = std::iter::successors(Some(first), |error| error.source());
+    chain.any(|error| {
+        // rustls' error is inside the error of the socket, which passes over it when it names its source.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        matches!(
+            tls.or_else(|| error.downcast_ref::<rustls::Error>()),
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
+        )
+    })
+}

@@ -19,7 +19,7 @@ pub use bulk::{
     Bulk, ChunkServer, ConnectError, FetchError, FetchedChunk, LinkEvent, LinkStats, SendError, Served,
 };
 pub use cluster::{Cluster, ClusterError, generate_secret};
-pub use config::ClusterSection;
+pub use config::{ClusterSection, hint};
 pub use identity::{Identity, IdentityError};
 pub use quic::{BindError, FrameError, QuicConfig, QuicEndpoint};
 pub use rate_limit::RateLimit;

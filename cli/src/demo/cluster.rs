@@ -161,11 +161,13 @@ impl Cluster {
         &self.nodes
     }
 
-    /// What the processes said, for people who look for the reason of a failure.
-    pub(super) fn print_logs(&self) {
-        eprintln!("--- scheduler\n{}", self.scheduler.output());
-        for node in &self.nodes {
-            eprintln!("--- {}\n{}", node.name, node.process.output());
+    /// What the processes warned of, for people who look for the reason of a failure.
+    pub(super) fn print_warnings(&self) {
+        let nodes = self.nodes.iter().map(|node| (node.name.as_str(), &node.process));
+        for (name, process) in std::iter::once(("scheduler", &self.scheduler)).chain(nodes) {
+            let output = process.output();
+            let warnings = output.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+            warnings.for_each(|line| eprintln!("{name}: {line}"));
         }
     }
 }

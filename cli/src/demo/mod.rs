@@ -27,14 +27,22 @@ pub(crate) struct DemoArguments {
     #[arg(long, value_name = "REF")]
     image: Option<ImageName>,
     /// Size of the embedded image's largest layer
-    #[arg(long, default_value = "200MiB")]
+    #[arg(long, default_value = "200MiB", value_parser = size)]
     size: ByteSize,
     /// Which image of an index, as os/architecture
-    #[arg(long, default_value_t = crate::pull::host_platform())]
+    #[arg(long, default_value_t = crate::pull::host_platform(), value_parser = crate::pull::platform)]
     platform: String,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The image is made in memory.
+const LARGEST: ByteSize = ByteSize::gib(4);
+
+fn size(text: &str) -> Result<ByteSize, String> {
+    let size = text.parse::<ByteSize>().map_err(|_| "write a size such as 200MiB".to_owned())?;
+    if size > LARGEST { Err(format!("at most {LARGEST}: the image is made in memory")) } else { Ok(size) }
 }
 
 pub(crate) fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
@@ -51,7 +59,8 @@ pub(crate) fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
 async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let say = |text: &str| {
         if !arguments.json {
-            println!("{text}");
+            // Whoever closed the pipe has seen enough; the report tells whether all went well.
+            let _ = crate::output::line(text);
         }
     };
     let (origin, image, registry) = match &arguments.image {
@@ -64,7 +73,8 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
             (Some(origin), origin::IMAGE.parse()?, registry)
         }
     };
-    say(&format!("starting a scheduler and {} nodes", arguments.nodes));
+    let plural = if arguments.nodes == 1 { "" } else { "s" };
+    say(&format!("starting a scheduler and {} node{plural}", arguments.nodes));
     let cluster = Cluster::start(arguments.nodes, &registry).await?;
     say(&format!("every node pulls {image} now"));
     let started = Instant::now();
@@ -84,13 +94,13 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let elapsed = started.elapsed();
     let report = Report::new(image.to_string(), nodes, elapsed, origin.as_ref().map(Origin::log));
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        crate::output::line(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        print!("{report}");
+        crate::output::line(report.to_string().trim_end())?;
     }
     if report.all_match {
         return Ok(ExitCode::SUCCESS);
     }
-    cluster.print_logs();
+    cluster.print_warnings();
     Ok(ExitCode::FAILURE)
 }

@@ -1,5 +1,6 @@
 //! What the demo found.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -101,13 +102,18 @@ impl fmt::Display for Report {
             )?;
             match &node.error {
                 None => writeln!(f, "  match")?,
-                Some(error) => writeln!(f, "  FAILED: {error}")?,
+                Some(_) => writeln!(f, "  FAILED")?,
             }
+        }
+        let errors: BTreeSet<&String> = self.nodes.iter().filter_map(|node| node.error.as_ref()).collect();
+        for error in errors {
+            writeln!(f, "FAILED: {error}")?;
         }
         writeln!(
             f,
-            "\n{} nodes got {} each in {:.1} s; the origin sent {}: {:.3} x the image.",
+            "\n{} node{} got {} each in {:.1} s; the origin sent {}: {:.3} x the image.",
             self.nodes.len(),
+            if self.nodes.len() == 1 { "" } else { "s" },
             size(self.image_bytes),
             self.seconds,
             size(self.origin_bytes),

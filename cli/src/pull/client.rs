@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use reqwest::Response;
 use reqwest::header::ACCEPT;
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use shoal_proto::{Digest, Reference};
 use shoal_store::ContentHasher;
 use tokio::io::AsyncWriteExt;
 
-use super::{ImageName, Layout, Progress};
+use super::{ImageName, Layout, Progress, host_and_port};
 
 /// All kinds of manifests that clients take.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -37,6 +37,20 @@ pub(crate) struct Puller {
     platform: String,
     layout: Option<Layout>,
     progress: Progress,
+    login: Option<Login>,
+}
+
+/// An account at the image's registry. The node shows it to the registry, and keeps it for no other request.
+#[derive(Clone)]
+pub(crate) struct Login {
+    pub user: String,
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 /// What a pull got.
@@ -48,8 +62,10 @@ pub(crate) struct PullReport {
     pub bytes: u64,
     pub blobs: usize,
     pub elapsed: Duration,
-    /// Bytes by what the node said of their source.
+    /// Bytes of each answer by what the node said of its first byte's source.
     pub by_source: BTreeMap<String, u64>,
+    /// The platform of an image that comes for one only, where it is not the one that was asked for.
+    pub other_platform: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -90,6 +106,11 @@ fn source(response: &Response) -> String {
 /// The registry's own words where it refused.
 async fn accepted(response: Response) -> anyhow::Result<Response> {
     let status = response.status();
+    // Every answer of a mirror says which API it speaks.
+    ensure!(
+        response.headers().contains_key("docker-distribution-api-version"),
+        "this is not the address of a node's mirror, by default 127.0.0.1:5100 (it answers {status})"
+    );
     if status.is_success() {
         return Ok(response);
     }
@@ -98,7 +119,8 @@ async fn accepted(response: Response) -> anyhow::Result<Response> {
         let message = body.pointer("/errors/0/message")?.as_str()?.to_owned();
         Some(message)
     });
-    Err(anyhow!("{status}: {}", message.unwrap_or(text)))
+    let hint = if status == StatusCode::UNAUTHORIZED { "; shoal pull: --user NAME" } else { "" };
+    Err(anyhow!("{status}: {}{hint}", message.unwrap_or(text)))
 }
 
 impl Puller {
@@ -109,7 +131,22 @@ impl Puller {
         layout: Option<Layout>,
         progress: Progress,
     ) -> anyhow::Result<Self> {
-        Ok(Self { client: http_client()?, base: format!("http://{node}/v2"), platform, layout, progress })
+        let base = format!("http://{}/v2", host_and_port(node)?);
+        Ok(Self { client: http_client()?, base, platform, layout, progress, login: None })
+    }
+
+    /// Pulls as somebody.
+    pub(crate) fn login(mut self, login: Option<Login>) -> Self {
+        self.login = login;
+        self
+    }
+
+    fn get(&self, url: String) -> RequestBuilder {
+        let request = self.client.get(url);
+        match &self.login {
+            Some(login) => request.basic_auth(&login.user, Some(&login.password)),
+            None => request,
+        }
     }
 
     /// Pulls manifest, configuration and layers; an error if a digest does not match.
@@ -122,6 +159,7 @@ impl Puller {
             blobs: 0,
             elapsed: Duration::ZERO,
             by_source: BTreeMap::from([(top.source.clone(), top.bytes.len() as u64)]),
+            other_platform: None,
         };
         let mut manifest: Manifest =
             serde_json::from_slice(&top.bytes).context("the manifest is not JSON")?;
@@ -131,6 +169,8 @@ impl Puller {
             report.bytes += fetched.bytes.len() as u64;
             *report.by_source.entry(fetched.source).or_default() += fetched.bytes.len() as u64;
             manifest = serde_json::from_slice(&fetched.bytes).context("the manifest is not JSON")?;
+        } else if let Some(config) = &manifest.config {
+            report.other_platform = self.other_platform(image, config).await;
         }
         let blobs: Vec<Descriptor> = manifest.config.into_iter().chain(manifest.layers).collect();
         report.blobs = blobs.len();
@@ -153,6 +193,17 @@ impl Puller {
         Ok(report)
     }
 
+    /// What the configuration says, which is read once more with the other blobs; an error is told of then.
+    async fn other_platform(&self, image: &ImageName, config: &Descriptor) -> Option<String> {
+        if config.size > MAX_MANIFEST as u64 {
+            return None;
+        }
+        let answer = self.get(self.url(image, "blobs", &config.digest)).send().await.ok()?;
+        let platform: Platform = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
+        let name = format!("{}/{}", platform.os, platform.architecture);
+        (name != self.platform).then_some(name)
+    }
+
     fn choose(&self, manifests: &[Descriptor]) -> anyhow::Result<Digest> {
         let name = |platform: &Platform| format!("{}/{}", platform.os, platform.architecture);
         let found = manifests.iter().find(|m| m.platform.as_ref().is_some_and(|p| name(p) == self.platform));
@@ -173,7 +224,7 @@ impl Puller {
             Reference::Digest(digest) => digest.to_string(),
         };
         let url = self.url(image, "manifests", &name);
-        let response = accepted(self.client.get(url).header(ACCEPT, MANIFESTS).send().await?).await?;
+        let response = accepted(self.get(url).header(ACCEPT, MANIFESTS).send().await?).await?;
         let header = |name: &str| {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
             value.map(str::to_owned)
@@ -208,7 +259,7 @@ impl Puller {
     async fn blob(&self, image: &ImageName, blob: &Descriptor) -> anyhow::Result<(u64, String)> {
         let digest: Digest = blob.digest.parse()?;
         let url = self.url(image, "blobs", &blob.digest);
-        let response = accepted(self.client.get(url).send().await?).await;
+        let response = accepted(self.get(url).send().await?).await;
         let response = response.with_context(|| blob.digest.clone())?;
         let source = source(&response);
         let bar = self.progress.bar(digest.hex().chars().take(12).collect(), blob.size);

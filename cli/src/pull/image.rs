@@ -24,6 +24,23 @@ pub(crate) fn host_platform() -> String {
     format!("linux/{architecture}")
 }
 
+/// Checks that a platform is written as os/architecture.
+pub(crate) fn platform(text: &str) -> Result<String, String> {
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    match text.split_once('/') {
+        Some((os, architecture)) if plain(os) && plain(architecture) => Ok(text.to_owned()),
+        _ => Err("write os/architecture, such as linux/arm64".to_owned()),
+    }
+}
+
+/// Host and port, as they go into a URL.
+pub(crate) fn host_and_port(text: &str) -> anyhow::Result<&str> {
+    if text.contains('/') {
+        bail!("{text:?}: write HOST:PORT, without http:// and without a path");
+    }
+    Ok(text)
+}
+
 impl FromStr for ImageName {
     type Err = anyhow::Error;
 

@@ -5,16 +5,17 @@ mod image;
 mod layout;
 mod progress;
 
+use std::io::{BufRead, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use serde::Serialize;
 
-pub(crate) use client::{PullReport, Puller, http_client};
-pub(crate) use image::{ImageName, host_platform};
+pub(crate) use client::{Login, PullReport, Puller, http_client};
+pub(crate) use image::{ImageName, host_and_port, host_platform, platform};
 pub(crate) use layout::Layout;
 pub(crate) use progress::Progress;
 
@@ -29,8 +30,12 @@ pub(crate) struct PullArguments {
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Which image of an index, as os/architecture
-    #[arg(long, default_value_t = image::host_platform())]
+    #[arg(long, default_value_t = image::host_platform(), value_parser = image::platform)]
     platform: String,
+    /// Account at the image's registry, NAME or NAME:PASSWORD; without a password it is read from the variable
+    /// SHOAL_PASSWORD or else from standard input. It goes to the node unencrypted
+    #[arg(long, value_name = "NAME[:PASSWORD]")]
+    user: Option<String>,
     /// Print a report as JSON
     #[arg(long)]
     json: bool,
@@ -51,10 +56,34 @@ pub(crate) fn run(arguments: PullArguments) -> anyhow::Result<ExitCode> {
     runtime.block_on(pull(arguments))
 }
 
+/// The longest password that is read: tokens of cloud registries have a few KiB.
+const MAX_PASSWORD: u64 = 64 << 10;
+
+fn login(user: &str) -> anyhow::Result<Login> {
+    if let Some((user, password)) = user.split_once(':') {
+        return Ok(Login { user: user.to_owned(), password: password.to_owned() });
+    }
+    let password = match std::env::var("SHOAL_PASSWORD") {
+        Ok(password) => password,
+        Err(_) => {
+            let mut line = String::new();
+            let input = std::io::stdin().lock().take(MAX_PASSWORD);
+            std::io::BufReader::new(input).read_line(&mut line).context("cannot read the password")?;
+            line.trim_end_matches(['\r', '\n']).to_owned()
+        }
+    };
+    ensure!(
+        !password.is_empty(),
+        "no password for {user}: set SHOAL_PASSWORD, or write it to standard input"
+    );
+    Ok(Login { user: user.to_owned(), password })
+}
+
 async fn pull(arguments: PullArguments) -> anyhow::Result<ExitCode> {
     let layout = arguments.output.as_deref().map(Layout::create).transpose()?;
     let progress = if arguments.json { Progress::hidden() } else { Progress::on_terminal() };
-    let puller = Puller::new(&arguments.node, arguments.platform.clone(), layout, progress)?;
+    let login = arguments.user.as_deref().map(login).transpose()?;
+    let puller = Puller::new(&arguments.node, arguments.platform.clone(), layout, progress)?.login(login);
     let report = puller
         .pull(&arguments.image)
         .await
@@ -68,18 +97,22 @@ async fn pull(arguments: PullArguments) -> anyhow::Result<ExitCode> {
             seconds: report.elapsed.as_secs_f64(),
             bytes_by_source: &report.by_source,
         };
-        println!("{}", serde_json::to_string(&report)?);
+        crate::output::line(&serde_json::to_string(&report)?)?;
     } else {
-        println!("{}@{}", arguments.image, report.digest);
+        if let Some(platform) = &report.other_platform {
+            eprintln!("shoal: this image is for {platform} only, not for {}", arguments.platform);
+        }
         let sources: Vec<String> =
             report.by_source.iter().map(|(name, bytes)| format!("{} {name}", ByteSize::b(*bytes))).collect();
-        println!(
-            "{} blobs, {} in {:.1} s ({}); all digests match",
+        crate::output::line(&format!(
+            "{}@{}\n{} blobs, {} in {:.1} s (by each first byte: {}); all digests match",
+            arguments.image,
+            report.digest,
             report.blobs,
             ByteSize::b(report.bytes),
             report.elapsed.as_secs_f64(),
             sources.join(", ")
-        );
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use shoal_proto::message::NodeMessage;
 use shoal_proto::{RegistryName, Repository};
 use shoal_registry_proxy::Caller;
 use shoal_store::Store;
+use tracing::warn;
 
 use super::identity::candidates;
 use super::resolve::{age_of, look_up, noted, unix_now};
@@ -25,7 +26,7 @@ const MAX_VERDICTS: usize = 10_000;
 const CLOSED_FOR: Duration = Duration::from_secs(600);
 
 /// How long a fact on disk is left as it is.
-const NOTED_FOR: Duration = Duration::from_secs(60);
+pub(super) const NOTED_FOR: Duration = Duration::from_secs(60);
 
 type RepositoryKey = (RegistryName, Repository);
 
@@ -42,7 +43,7 @@ pub(crate) struct Grant {
 
 impl Grant {
     /// The repository is open to anybody.
-    fn open(caller: &Caller) -> Self {
+    pub(super) fn open(caller: &Caller) -> Self {
         let [identity, fallback] = candidates(caller);
         Self { identity, fallback, public: true }
     }
@@ -66,15 +67,23 @@ pub(crate) enum AskError {
 #[derive(Debug, Default)]
 struct Verdicts {
     granted: HashMap<(RepositoryKey, IdentityKey), Instant>,
-    closed: HashMap<RepositoryKey, Instant>,
+    closed: HashMap<RepositoryKey, Closed>,
+}
+
+/// A repository that the origin does not serve to anybody.
+#[derive(Clone, Debug)]
+pub(super) struct Closed {
+    since: Instant,
+    /// What the origin asked of who came without credentials; `None`: it only said no.
+    pub(super) challenge: Option<String>,
 }
 
 /// Remembers verdicts and asks for new ones.
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
-    store: Store,
-    tracker: TrackerQueries,
-    freshness: Freshness,
+    pub(super) store: Store,
+    pub(super) tracker: TrackerQueries,
+    pub(super) freshness: Freshness,
     verdicts: Arc<Mutex<Verdicts>>,
 }
 
@@ -93,20 +102,7 @@ impl Access {
         self.remembered(registry, repository, caller, self.freshness.access_ttl)
     }
 
-    /// A verdict to go by while the origin cannot be asked; the cluster's word on open repositories counts.
-    pub(crate) async fn during_outage(
-        &self,
-        registry: &RegistryName,
-        repository: &Repository,
-        caller: &Caller,
-    ) -> Option<Grant> {
-        if let Some(grant) = self.remembered(registry, repository, caller, self.freshness.max_stale) {
-            return Some(grant);
-        }
-        self.tracker.is_anonymous(registry, repository).await.then(|| Grant::open(caller))
-    }
-
-    fn remembered(
+    pub(super) fn remembered(
         &self,
         registry: &RegistryName,
         repository: &Repository,
@@ -149,7 +145,7 @@ impl Access {
                 }
                 Err(error) => {
                     if is_closed(error.failure()) {
-                        self.closed(origin.name(), repository);
+                        self.closed(origin.name(), repository, error.failure());
                     }
                     challenge = Some(error);
                 }
@@ -177,9 +173,7 @@ impl Access {
     }
 
     fn is_closed(&self, registry: &RegistryName, repository: &Repository) -> bool {
-        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        let when = verdicts.closed.get(&(registry.clone(), repository.clone()));
-        when.is_some_and(|when| when.elapsed() <= CLOSED_FOR)
+        self.closed_since(registry, repository).is_some_and(|closed| closed.since.elapsed() <= CLOSED_FOR)
     }
 
     fn tell(&self, registry: &RegistryName, repository: &Repository, open: bool) {
@@ -187,15 +181,26 @@ impl Access {
         self.tracker.tell(NodeMessage::Anonymous { registry, repository, open });
     }
 
-    fn closed(&self, registry: &RegistryName, repository: &Repository) {
+    /// What is remembered of the origin's last refusal of who came without credentials.
+    pub(super) fn closed_since(&self, registry: &RegistryName, repository: &Repository) -> Option<Closed> {
+        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        verdicts.closed.get(&(registry.clone(), repository.clone())).cloned()
+    }
+
+    fn closed(&self, registry: &RegistryName, repository: &Repository, why: &Failure) {
         self.tell(registry, repository, false);
         // The time 0 is too long ago for anybody.
         tokio::task::block_in_place(|| {
             noted(self.store.put_anonymous(registry, repository.as_str(), 0));
         });
+        let challenge = match why {
+            Failure::Unauthorized { challenge } => challenge.clone(),
+            _ => None,
+        };
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        trim(&mut verdicts.closed);
-        verdicts.closed.insert((registry.clone(), repository.clone()), Instant::now());
+        trim(&mut verdicts.closed, |closed| closed.since);
+        let closed = Closed { since: Instant::now(), challenge };
+        verdicts.closed.insert((registry.clone(), repository.clone()), closed);
     }
 
     fn granted(&self, registry: &RegistryName, repository: &Repository, identity: &Identity) {
@@ -205,21 +210,21 @@ impl Access {
             return;
         }
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        trim(&mut verdicts.granted);
+        trim(&mut verdicts.granted, |when| *when);
         let key = ((registry.clone(), repository.clone()), identity.key());
         verdicts.granted.insert(key, Instant::now());
     }
 }
 
 /// Makes room by dropping the older half.
-fn trim<K: Eq + std::hash::Hash + Clone>(map: &mut HashMap<K, Instant>) {
+fn trim<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, when: impl Fn(&V) -> Instant) {
     if map.len() < MAX_VERDICTS {
         return;
     }
-    let mut times: Vec<Instant> = map.values().copied().collect();
+    let mut times: Vec<Instant> = map.values().map(&when).collect();
     times.sort_unstable();
     if let Some(median) = times.get(times.len() / 2).copied() {
-        map.retain(|_, when| *when > median);
+        map.retain(|_, value| when(value) > median);
     }
 }
 
@@ -235,7 +240,11 @@ fn is_closed(failure: &Failure) -> bool {
 /// a "not found" to the challenge that anonymous access got.
 fn more_telling(earlier: Option<OriginError>, later: OriginError) -> OriginError {
     match earlier {
-        Some(earlier) if matches!(later.failure(), Failure::Credentials(_)) => earlier,
+        Some(earlier) if matches!(later.failure(), Failure::Credentials(_)) => {
+            // The client can still show its own; that the node's are of no use only the log can tell.
+            warn!(error = %later, "the credentials of this node's configuration cannot be used");
+            earlier
+        }
         _ => later,
     }
 }

@@ -49,7 +49,7 @@ impl Mirror {
     fn origin(&self, registry: &RegistryName) -> Result<Arc<Origin>, Refusal> {
         self.origins.admit(registry).map_err(|error| {
             debug!(%registry, %error, "registry refused");
-            Refusal::NotAllowed
+            Refusal::NotAllowed { registry: registry.clone() }
         })
     }
 

@@ -5,6 +5,7 @@ mod backend;
 mod facts;
 mod identity;
 mod manifest;
+mod outage;
 mod refusals;
 mod resolve;
 mod share;

@@ -82,16 +82,16 @@ impl Resolver {
             }
             Err(AskError::Refused(error)) => Err(refusal(&error, Subject::Manifest)),
             Err(AskError::Outage(error)) => {
-                let gone = || refusal(&error, Subject::Manifest);
-                let grant =
-                    self.access.during_outage(origin.name(), repository, caller).await.ok_or_else(gone)?;
-                let (size, media_type) = match known {
-                    Some(known) => known,
-                    None => {
-                        self.known_in_cluster(origin.name(), repository, digest).await.ok_or_else(gone)?
-                    }
+                let why = (&error, Subject::Manifest);
+                let grant = self.access.during_outage(origin.name(), repository, caller, why).await?;
+                let told = match known {
+                    Some(known) => Some(known),
+                    None => self.known_in_cluster(origin.name(), repository, digest).await,
                 };
-                Ok(Resolved { digest: *digest, size: Some(size), media_type, grant, stale: None })
+                let (size, media_type) = told.ok_or_else(|| refusal(&error, Subject::Manifest))?;
+                let resolved = Resolved { digest: *digest, size: Some(size), media_type, grant, stale: None };
+                self.note_manifest(origin.name(), repository, &resolved, size);
+                Ok(resolved)
             }
         }
     }
@@ -120,10 +120,9 @@ impl Resolver {
             }
             Err(AskError::Refused(error)) => Err(refusal(&error, Subject::Blob)),
             Err(AskError::Outage(error)) => {
-                let gone = || refusal(&error, Subject::Blob);
-                let grant =
-                    self.access.during_outage(origin.name(), repository, caller).await.ok_or_else(gone)?;
-                Ok((grant, known.ok_or_else(gone)?))
+                let why = (&error, Subject::Blob);
+                let grant = self.access.during_outage(origin.name(), repository, caller, why).await?;
+                Ok((grant, known.ok_or_else(|| refusal(&error, Subject::Blob))?))
             }
         }
     }

@@ -184,11 +184,28 @@ impl Tags {
         let gone = || refusal(&error, Subject::Manifest);
         let registry = origin.name();
         // Until the origin answers, only those whom it let in before get what is cached.
-        let grant = self.access.during_outage(registry, repository, caller).await.ok_or_else(gone)?;
+        let why = (&error, Subject::Manifest);
+        let grant = self.access.during_outage(registry, repository, caller, why).await?;
         let here = look_up(self.store.tag(registry, repository.as_str(), tag.as_str()));
         let here = here.map(|tag| (tag.digest, tag.size, tag.media_type, age_of(tag.resolved_at)));
         let there = self.tracker.tag(registry, repository, tag.as_str()).await;
-        let there = there.map(|tag| (tag.digest, tag.size, tag.media_type.into(), tag.age));
+        let there = there.map(|tag| (tag.digest, tag.size, String::from(tag.media_type), tag.age));
+        if let Some((digest, size, media_type, age)) = &there
+            && here.as_ref().is_none_or(|(.., known)| age < known)
+        {
+            // By the next time nobody may be left to tell. Not passed on: that is for who asked the origin.
+            let resolved_at = unix_now().saturating_sub(age.as_secs());
+            let told = StoredTag {
+                digest: *digest,
+                size: *size,
+                media_type: media_type.clone(),
+                resolved_at,
+                public: false,
+            };
+            tokio::task::block_in_place(|| {
+                noted(self.store.put_tag(registry, repository.as_str(), tag.as_str(), &told));
+            });
+        }
         // The later answer counts, whoever got it.
         let last = here.into_iter().chain(there).min_by_key(|(.., age)| *age);
         let (digest, size, media_type, age) = last.ok_or_else(gone)?;

@@ -23,12 +23,12 @@ impl Driver {
         match action {
             PeerAction::ToTracker(message) => self.tracker.send(message),
             PeerAction::Connect(peer) => {
-                let (bulk, handle) = (self.parts.bulk.clone(), self.parts.handle.clone());
+                let parts = self.parts.clone();
                 tokio::spawn(async move {
-                    let node = peer.node;
-                    if let Err(error) = bulk.connect(peer).await {
-                        debug!(peer = %node, %error, "no link");
-                        handle.send(Input::ConnectFailed(node)).await;
+                    if let Err(error) = parts.bulk.connect(peer.clone()).await {
+                        parts.metrics.peer_calls_failed.inc();
+                        parts.unreachable.failed(&peer, &error);
+                        parts.handle.send(Input::ConnectFailed(peer.node)).await;
                     }
                 });
             }

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tracing::{trace, warn};
 
 use super::inbox::Slot;
-use super::{Inbox, Input, SwarmHandle, TrackerLink};
+use super::{Inbox, Input, SwarmHandle, TrackerLink, Unreachable};
 use crate::blobs::{ActiveBlob, Failure, Phase};
 use crate::metrics::Metrics;
 
@@ -35,6 +35,7 @@ pub(crate) struct DriverParts {
     pub metrics: Metrics,
     /// KiB of chunks that may be in memory at once on their way to the store.
     pub memory: Arc<Semaphore>,
+    pub unreachable: Unreachable,
 }
 
 impl std::fmt::Debug for DriverParts {
@@ -127,7 +128,10 @@ impl Driver {
             Input::TrackerUp => self.feed(PeerEvent::TrackerUp),
             Input::TrackerDown => self.feed(PeerEvent::TrackerDown),
             Input::Tracker(message) => self.feed(PeerEvent::Tracker(message)),
-            Input::LinkUp(node) => self.feed(PeerEvent::LinkUp(node)),
+            Input::LinkUp(node) => {
+                self.parts.unreachable.reached(node);
+                self.feed(PeerEvent::LinkUp(node));
+            }
             Input::LinkDown(node) => self.feed(PeerEvent::LinkDown(node)),
             Input::ConnectFailed(node) => self.feed(PeerEvent::ConnectFailed(node)),
             Input::Peer { from, message } => self.feed(PeerEvent::Peer { from, message }),

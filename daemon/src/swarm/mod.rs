@@ -9,6 +9,7 @@ mod origin_read;
 mod restore;
 mod serve;
 mod tracker_link;
+mod unreachable;
 mod write;
 
 pub(crate) use driver::{Driver, DriverParts};
@@ -16,4 +17,5 @@ pub(crate) use inbox::{Inbox, Input, Joining, Restored, SwarmHandle};
 pub(crate) use restore::{complete_proof, restore, watch_losses};
 pub(crate) use serve::SwarmServer;
 pub(crate) use tracker_link::{TrackerLink, TrackerQueries, TrackerSource};
+pub(crate) use unreachable::Unreachable;
 pub(crate) use write::WriteTo;

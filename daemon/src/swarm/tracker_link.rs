@@ -1,8 +1,9 @@
 //! The node's session with a tracker: a scheduler, or, with none configured or none alive, one of its own.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use shoal_transport::{MutualTls, grpc};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Input, SwarmHandle};
 use crate::images::Facts;
@@ -29,6 +30,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(2);
 /// Without a scheduler for so long a node tracks for itself: alone it can still ask the origin.
 const ALONE_AFTER: Duration = Duration::from_secs(10);
+/// Why there is no scheduler is said again after so long.
+const SAY_AGAIN: Duration = Duration::from_secs(300);
 
 /// Which tracker a node has.
 #[derive(Debug)]
@@ -44,12 +47,25 @@ pub(crate) struct TrackerSource {
     pub hello: PeerInfo,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Scheduler {
+    session: bool,
+    since: Instant,
+}
+
+impl Default for Scheduler {
+    fn default() -> Self {
+        Self { session: false, since: Instant::now() }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     outgoing: Mutex<Option<mpsc::Sender<NodeMessage>>>,
     questions: Mutex<HashMap<u64, oneshot::Sender<TrackerMessage>>>,
     next_question: AtomicU64,
-    has_scheduler: AtomicBool,
+    /// Since when there is a session with a scheduler, or since when there is none.
+    scheduler: Mutex<Scheduler>,
     opened: Notify,
 }
 
@@ -92,7 +108,16 @@ impl TrackerLink {
 
     /// Whether the tracker is a scheduler.
     pub(crate) fn has_scheduler(&self) -> bool {
-        self.0.has_scheduler.load(Ordering::Relaxed)
+        lock(&self.0.scheduler).session
+    }
+
+    /// For how long it has been so.
+    pub(crate) fn scheduler_for(&self) -> Duration {
+        lock(&self.0.scheduler).since.elapsed()
+    }
+
+    fn set_scheduler(&self, session: bool) {
+        *lock(&self.0.scheduler) = Scheduler { session, since: Instant::now() };
     }
 
     async fn ask(&self, question: impl FnOnce(u64) -> NodeMessage) -> Option<TrackerMessage> {
@@ -164,11 +189,11 @@ impl TrackerSource {
         loop {
             if let Some((outgoing, incoming)) = self.scheduler().await {
                 metrics.tracker_sessions.inc();
-                link.0.has_scheduler.store(true, Ordering::Relaxed);
+                link.set_scheduler(true);
                 self.tell_facts(&link);
                 session(&link, &swarm, outgoing, incoming, std::future::pending()).await;
-                link.0.has_scheduler.store(false, Ordering::Relaxed);
-                warn!("the session with the scheduler ended");
+                link.set_scheduler(false);
+                warn!("the scheduler closed the session");
                 alone_since = Instant::now();
             }
             if self.urls.is_empty() || alone_since.elapsed() >= ALONE_AFTER {
@@ -209,12 +234,19 @@ impl TrackerSource {
         if self.urls.is_empty() {
             std::future::pending::<()>().await;
         }
+        let mut said = Instant::now();
         loop {
             tokio::time::sleep(jittered(RETRY)).await;
+            let say = said.elapsed() >= SAY_AGAIN;
             for url in &self.urls {
-                if grpc::connect(url, &self.tls).await.is_ok() {
-                    return;
+                match grpc::connect(url, &self.tls).await {
+                    Ok(_) => return,
+                    Err(error) if say => unreachable(url, &error.into()),
+                    Err(_) => {}
                 }
+            }
+            if say {
+                said = Instant::now();
             }
         }
     }
@@ -227,7 +259,7 @@ impl TrackerSource {
                     info!(url, "session with the scheduler");
                     return Some(session);
                 }
-                Err(error) => warn!(url, %error, "cannot reach the scheduler"),
+                Err(error) => unreachable(url, &error),
             }
         }
         None
@@ -245,7 +277,11 @@ impl TrackerSource {
                 .inspect_err(|error| warn!(%error, "malformed message; the session ends"))
                 .ok(),
             Err(status) => {
-                warn!(%status, "the session broke");
+                match status.source() {
+                    // The connection broke: what broke it first is no news, and "ended" is said in any case.
+                    Some(reason) => debug!(reason, "the scheduler closed the session"),
+                    None => warn!(code = ?status.code(), reason = status.message(), "the scheduler ended the session"),
+                }
                 None
             }
         });
@@ -263,10 +299,26 @@ enum ConnectError {
     Status(#[from] Box<tonic::Status>),
 }
 
-/// tonic's own message is "transport error"; what went wrong stands in its sources.
+fn unreachable(url: &str, error: &ConnectError) {
+    match error {
+        ConnectError::Transport(error) if grpc::is_other_cluster(error) => warn!(
+            "the scheduler at {url} belongs to another cluster: [cluster] secret_file here differs from the \
+             scheduler's (or is missing)"
+        ),
+        error => warn!(url, %error, "cannot reach the scheduler"),
+    }
+}
+
+/// tonic's own message is "transport error"; what went wrong stands in its sources, some of which repeat it.
 fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(Some(error), |error| error.source());
-    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut said = String::new();
+    for reason in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {
+        if !said.contains(&reason) {
+            let colon = if said.is_empty() { "" } else { ": " };
+            said = format!("{said}{colon}{reason}");
+        }
+    }
+    if said.is_empty() { error.to_string() } else { said }
 }
 
 fn jittered(time: Duration) -> Duration {

@@ -15,7 +15,7 @@ async fn each_refusal_has_its_status_and_code() {
         (Refusal::NameUnknown, 404, "NAME_UNKNOWN"),
         (Refusal::Unauthorized { challenges: vec![] }, 401, "UNAUTHORIZED"),
         (Refusal::Denied { reason: reason() }, 403, "DENIED"),
-        (Refusal::NotAllowed, 403, "DENIED"),
+        (Refusal::NotAllowed { registry: "r.example".parse().unwrap() }, 403, "DENIED"),
         (Refusal::Throttled { retry_after: None }, 429, "TOOMANYREQUESTS"),
         (Refusal::UpstreamFailed { reason: reason() }, 502, "UNKNOWN"),
         (Refusal::Unavailable { reason: reason() }, 503, "UNAVAILABLE"),

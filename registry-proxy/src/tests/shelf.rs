@@ -107,7 +107,7 @@ impl Backend for Shelf {
             "docker.io" | "registry.test" | "registry.test:5000" | "localhost" | "[::1]:5000" => {
                 Ok(registry.clone())
             }
-            _ => Err(Refusal::NotAllowed),
+            _ => Err(Refusal::NotAllowed { registry: registry.clone() }),
         }
     }
 

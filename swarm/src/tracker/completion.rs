@@ -116,7 +116,7 @@ impl TrackerMachine {
             self.end_grant(key, grant);
         }
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
-        let next = Swarm::new(SwarmId { round, ..swarm.id.clone() }, swarm.layout);
+        let next = Swarm::new(SwarmId { round, ..swarm.id.clone() }, swarm.layout, swarm.since);
         let before = std::mem::replace(swarm, next);
         swarm.queued = before.queued;
         swarm.one_stream = before.one_stream;

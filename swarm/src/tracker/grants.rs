@@ -13,6 +13,8 @@ use super::{NodeKey, SwarmKey, Timer, TrackerMachine, ZoneKey, round_0};
 /// Rest after a lease that failed; doubles up to the longest.
 const REST: Duration = Duration::from_millis(500);
 const REST_MAX: Duration = Duration::from_secs(30);
+/// Shorter reads tell the time of a round trip, not the pace of the origin.
+const TELLING: u64 = 256 << 10;
 
 impl TrackerMachine {
     /// The swarm of this name, if it is the present round.
@@ -159,7 +161,8 @@ impl TrackerMachine {
         let own = |entry: &Entry| entry.signer == me && entry.swarm == *id && entry.index.0 < chunks;
         let known: Vec<&SignedEntry> = entries.iter().filter(|signed| own(&signed.entry)).collect();
         let is_new = |signed: &&&SignedEntry| swarm.claims.of(signed.entry.index.0).is_empty();
-        let new = known.iter().filter(is_new).count();
+        let new: u64 =
+            known.iter().filter(is_new).map(|signed| swarm.layout.len_of(signed.entry.index)).sum();
         // Renewed first: what comes last ends it. What was there before is no progress.
         if token.epoch == self.epoch {
             self.notice_stream(key, node, token.counter, &known);
@@ -186,11 +189,10 @@ impl TrackerMachine {
         self.relay(key, node, &known);
     }
 
-    /// Progress: the lease goes on, and its pace is known better.
-    pub(super) fn renew(&mut self, key: SwarmKey, node: NodeKey, counter: u64, chunks: usize) {
+    /// Progress of so many bytes: the lease goes on, and the origin's pace is known better.
+    pub(super) fn renew(&mut self, key: SwarmKey, node: NodeKey, counter: u64, bytes: u64) {
         let now = self.now;
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
-        let chunk_size = swarm.layout.chunk_size();
         let origin = swarm.id.origin.clone();
         let Some(grant) = swarm.grants.get_mut(&counter).filter(|grant| grant.node == node) else { return };
         let took = now.since(grant.moved);
@@ -200,8 +202,8 @@ impl TrackerMachine {
         let (ends, from_origin) = (grant.ends, grant.zone.is_none());
         self.timers.remove(&(before, Timer::LeaseEnds(key, counter)));
         self.timers.insert((ends, Timer::LeaseEnds(key, counter)));
-        if from_origin {
-            self.observe(&origin, took, chunk_size.saturating_mul(chunks as u64));
+        if from_origin && bytes >= TELLING {
+            self.observe(&origin, took, bytes);
         }
     }
 

@@ -106,7 +106,7 @@ impl TrackerMachine {
         self.next_swarm += 1;
         self.by_id.insert(round_0(id), key);
         self.blobs.entry((id.digest, id.size)).or_default().swarms.insert(key);
-        self.swarms.insert(key, Swarm::new(id.clone(), layout));
+        self.swarms.insert(key, Swarm::new(id.clone(), layout, self.now));
         Some(key)
     }
 

@@ -21,6 +21,9 @@ const LEAST: u32 = 4;
 const SMALL: u32 = 4;
 /// Nodes that are looked at for one lease.
 const LOOKED_AT: usize = 16;
+/// How long after a blob's first member one node gets no more leases than in a crowd: nodes that are told to pull at
+/// the same moment ask within this, and two leases keep a lone node's origin busy meanwhile.
+const GATHERING: Duration = Duration::from_millis(500);
 /// What a lease is taken to deliver before anything was measured, bytes per second: a slow link.
 const UNKNOWN_PACE: f64 = 512.0 * 1024.0;
 
@@ -202,7 +205,11 @@ impl TrackerMachine {
             return self.reader(key);
         }
         let lessees = swarm.lessees.len().max(1);
-        let most = self.config.leases_per_node.max(self.config.leases_per_blob.div_ceil(lessees));
+        // Of a crowd one node is always the first; it would get all leases before the others are there.
+        let crowd_is_here = swarm.since + GATHERING;
+        let gathering = self.now < crowd_is_here;
+        let alone = if gathering { 0 } else { self.config.leases_per_blob.div_ceil(lessees) };
+        let most = self.config.leases_per_node.max(alone);
         if let Some(node) = self.starving_for(swarm, &swarm.lessees, chunks) {
             return Some(node);
         }
@@ -226,7 +233,7 @@ impl TrackerMachine {
         }
         let best = best.filter(|((busy, ..), _)| !busy);
         if best.is_none()
-            && let Some(at) = rested
+            && let Some(at) = rested.into_iter().chain(gathering.then_some(crowd_is_here)).min()
         {
             self.timers.insert((at, Timer::Swarm(key)));
         }

@@ -195,6 +195,8 @@ pub(super) struct Swarm {
     pub(super) entries: Vec<SignedEntry>,
     pub(super) grants: BTreeMap<u64, Grant>,
     pub(super) origin_grants: usize,
+    /// When the first member came.
+    pub(super) since: Time,
     /// The origin ignores Range: whoever reads gets all, from the start.
     pub(super) one_stream: bool,
     /// Who may be given an origin lease.
@@ -222,7 +224,7 @@ pub(super) struct Swarm {
 }
 
 impl Swarm {
-    pub(super) fn new(id: SwarmId, layout: ChunkLayout) -> Self {
+    pub(super) fn new(id: SwarmId, layout: ChunkLayout, since: Time) -> Self {
         let chunks = layout.count();
         Self {
             id,
@@ -235,6 +237,7 @@ impl Swarm {
             entries: Vec::new(),
             grants: BTreeMap::new(),
             origin_grants: 0,
+            since,
             one_stream: false,
             lessees: Roster::default(),
             queued: None,

@@ -26,7 +26,9 @@ impl Tracker for Echo {
     ) -> Result<Response<Self::SessionStream>, Status> {
         self.0.send(node_of(&request)).unwrap();
         let replies = request.into_inner().map(|message| match NodeMessage::try_from(message?) {
-            Ok(NodeMessage::Mismatch(swarm)) => Ok((&TrackerMessage::Round { swarm, readers: vec![] }).into()),
+            Ok(NodeMessage::Mismatch(swarm)) => {
+                Ok((&TrackerMessage::Round { swarm, readers: vec![] }).into())
+            }
             other => Err(Status::invalid_argument(format!("{other:?}"))),
         });
         Ok(Response::new(Box::pin(replies)))
@@ -55,7 +57,10 @@ async fn a_session_round_trip() {
     for _ in 0..3 {
         sender.send((&NodeMessage::Mismatch(swarm.clone())).into()).await.unwrap();
         let reply = soon("a reply", replies.message()).await.unwrap().unwrap();
-        assert_eq!(TrackerMessage::try_from(reply).unwrap(), TrackerMessage::Round { swarm: swarm.clone(), readers: vec![] });
+        assert_eq!(
+            TrackerMessage::try_from(reply).unwrap(),
+            TrackerMessage::Round { swarm: swarm.clone(), readers: vec![] }
+        );
     }
 }
 
