@@ -214,7 +214,7 @@ fn run(seed: u64) {
         if let Admission::Serve { .. } = machine.admit(now, from, &request) {
             uploads.push(from);
         }
-        assert!(uploads.len() <= 4, "seed {seed}");
+        assert!(uploads.len() <= PeerConfig::default().most_uploads(), "seed {seed}");
         if fuzz.rng.bool()
             && let Some(from) = uploads.pop()
         {

@@ -18,6 +18,22 @@ fn each_chunk_crosses_into_each_other_zone_once() {
 }
 
 #[test]
+fn zones_cost_a_large_crowd_little_time() {
+    let took = |zones: &[&str]| {
+        let mut world = World::in_zones(11, 240, zones);
+        world.start_tracker();
+        world.run_for(ms(200));
+        let swarm = blob(1, 32 * MIB);
+        let start = world.now;
+        world.join_all(&swarm);
+        World::at_secs(world.run_until_complete(&swarm, secs(60))) - World::at_secs(start)
+    };
+    let (one, four) = (took(&["a"]), took(&["a", "b", "c", "d"]));
+    // All of it is read by few, on whom all other zones wait at first.
+    assert!(four < 1.5 * one, "{four} s in four zones, {one} s in one");
+}
+
+#[test]
 fn a_zone_whose_bringer_dies_still_gets_all() {
     let mut world = World::in_zones(8, 12, &["a", "b"]);
     world.start_tracker();

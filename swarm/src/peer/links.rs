@@ -154,9 +154,12 @@ impl Pace {
 
     /// What a chunk of this length takes, by the median.
     pub(super) fn expected(&self, len: u64) -> Duration {
-        if self.samples.is_empty() {
-            return EXPECTED;
-        }
-        Duration::from_secs_f64((self.median * as_f64(len)).clamp(0.0, 3600.0))
+        self.measured(len).unwrap_or(EXPECTED)
+    }
+
+    /// The same, once something was measured.
+    pub(super) fn measured(&self, len: u64) -> Option<Duration> {
+        let time = Duration::from_secs_f64((self.median * as_f64(len)).clamp(0.0, 3600.0));
+        (!self.samples.is_empty()).then_some(time)
     }
 }

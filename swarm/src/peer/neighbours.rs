@@ -22,13 +22,14 @@ impl PeerMachine {
         self.links.get(node).is_some_and(Link::is_up)
     }
 
-    /// Takes a node that the tracker named.
-    pub(super) fn add_neighbour(&mut self, key: Key, info: PeerInfo, at_once: bool) {
+    /// Takes a node that the tracker named; at once, and however many there are, where a lease names it.
+    pub(super) fn add_neighbour(&mut self, key: Key, info: PeerInfo, leased: bool) {
         let node = info.node;
-        if node == self.me.node || self.shunned.contains(&node) || !self.note_neighbour(key, node) {
+        let most = if leased { usize::MAX } else { self.config.max_neighbours };
+        if node == self.me.node || self.shunned.contains(&node) || !self.note_neighbour(key, node, most) {
             return;
         }
-        let first = at_once || self.me.node < node;
+        let first = leased || self.me.node < node;
         let link = self.links.entry(node).or_default();
         link.info = Some(info);
         match link.state {
@@ -43,12 +44,12 @@ impl PeerMachine {
     }
 
     /// False when there is no room.
-    fn note_neighbour(&mut self, key: Key, node: NodeId) -> bool {
+    fn note_neighbour(&mut self, key: Key, node: NodeId, most: usize) -> bool {
         let Some(swarm) = self.swarms.get_mut(&key) else { return false };
         if swarm.neighbours.contains_key(&node) {
             return true;
         }
-        if swarm.neighbour(node, self.config.max_neighbours).is_none() {
+        if swarm.neighbour(node, most).is_none() {
             return false;
         }
         self.links.entry(node).or_default().swarms += 1;
@@ -226,7 +227,9 @@ impl PeerMachine {
             if exact != Some(key) && !(offers || (is_map && !whole)) {
                 continue;
             }
-            if !self.note_neighbour(key, from) {
+            if !self.note_neighbour(key, from, self.config.max_neighbours) {
+                // Else it would wait for what is never said, perhaps with a zone's lease in its hands.
+                self.say(from, PeerMessage::Leave(id.clone()));
                 continue;
             }
             // It can only have come over a link.

@@ -272,7 +272,7 @@ impl PeerMachine {
 
     /// Whether a node stands in this node's zone. One that came by itself is not known yet; with a single zone it can
     /// only be near.
-    fn is_near(&self, node: &NodeId) -> bool {
+    pub(super) fn is_near(&self, node: &NodeId) -> bool {
         let place = self.links.get(node).and_then(|link| link.info.as_ref()).map(|info| &info.place);
         place.map_or(self.me.place.zone.is_empty(), |place| place.zone == self.me.place.zone)
     }

@@ -1,5 +1,7 @@
 //! Chunks that no neighbour has.
 
+use std::time::Duration;
+
 use shoal_proto::message::NodeMessage;
 use shoal_proto::{ChunkIndex, ChunkSet, NodeId, SwarmId};
 
@@ -12,6 +14,9 @@ const REPORTED: usize = 64;
 /// A chunk that nobody has, while one so far behind it is here, was lost on its way: leases are given in
 /// order, and no more than this is leased at once.
 const HOLE: u32 = 64;
+/// A chunk may be on its way through so many nodes before it is near: in a large crowd on slow links that takes longer
+/// than the shortest time after which a node calls itself starving.
+const HOPS: u32 = 6;
 
 impl Swarm {
     /// Missing, not under way, not this node's to read, and nobody near has it.
@@ -36,6 +41,13 @@ impl PeerMachine {
                 && self.delivers(node)
                 && self.is_usable(node)
         })
+    }
+
+    /// For how long nobody near may have a chunk.
+    fn starved_after(&self, swarm: &Swarm) -> Duration {
+        let spread = self.pace.measured(swarm.layout.chunk_size()).map(|chunk| chunk * HOPS);
+        let longest = self.config.starved_every;
+        self.config.starved_after.max(spread.unwrap_or_default().min(longest))
     }
 
     /// Begins to look, unless it does already.
@@ -67,7 +79,8 @@ impl PeerMachine {
             let out = swarm.missing().take(REPORTED).filter(|chunk| swarm.is_out_of_reach(self, *chunk));
             report = Some((swarm.id.clone(), out.map(ChunkIndex).collect::<Vec<_>>()));
         }
-        let wait = self.config.starved_after * 2u32.pow(swarm.starved_times.min(5));
+        let period = self.starved_after(swarm);
+        let wait = period * 2u32.pow(swarm.starved_times.min(5));
         let wait = wait.min(self.config.starved_every).mul_f64(0.75 + 0.5 * self.rng.f64());
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         swarm.starved = (first, held);
@@ -80,7 +93,7 @@ impl PeerMachine {
         if let Some((id, chunks)) = report {
             self.starve(id, chunks);
         }
-        let again = self.now + self.config.starved_after;
+        let again = self.now + period;
         self.wake_at(again, Timer::Starving(key));
     }
 

@@ -1,23 +1,29 @@
 //! What this node sends to others: slots, and only what is proven.
 
-use std::collections::BTreeMap;
-
 use shoal_proto::NodeId;
 use shoal_proto::message::ChunkRequest;
 
-use super::{Admission, PeerMachine};
+use super::{Admission, PeerConfig, PeerMachine};
 use crate::Time;
 
-/// Uploads under way, by who receives them.
-#[derive(Debug, Default)]
-pub(super) struct Uploads {
-    by_node: BTreeMap<NodeId, usize>,
-    count: usize,
+/// Slots that only nodes of other zones get: one that asks across zones holds a lease for its whole zone, which must
+/// not wait behind this node's neighbours.
+const FAR: usize = 2;
+
+impl PeerConfig {
+    /// Chunks sent at once, at most: to neighbours, and to nodes of other zones.
+    pub fn most_uploads(&self) -> usize {
+        self.uploads + FAR
+    }
 }
+
+/// Uploads under way: to whom.
+#[derive(Debug, Default)]
+pub(super) struct Uploads(Vec<NodeId>);
 
 impl Uploads {
     pub(super) fn count(&self) -> usize {
-        self.count
+        self.0.len()
     }
 }
 
@@ -38,21 +44,18 @@ impl PeerMachine {
             swarms.filter(|swarm| swarm.serves(&request.swarm)).find_map(|swarm| swarm.held_value(chunk))
         };
         let Some(want) = exact.or_else(verified) else { return Admission::NotHeld };
-        if self.uploads.count >= self.config.uploads {
+        let slots = if self.is_near(&from) { self.config.uploads } else { self.config.most_uploads() };
+        if self.uploads.count() >= slots {
             return Admission::Busy;
         }
-        *self.uploads.by_node.entry(from).or_default() += 1;
-        self.uploads.count += 1;
+        self.uploads.0.push(from);
         Admission::Serve { want }
     }
 
     /// An upload to this peer is over; its slot is free.
     pub fn upload_ended(&mut self, from: NodeId) {
-        let Some(uploads) = self.uploads.by_node.get_mut(&from) else { return };
-        *uploads -= 1;
-        if *uploads == 0 {
-            self.uploads.by_node.remove(&from);
+        if let Some(place) = self.uploads.0.iter().position(|to| *to == from) {
+            self.uploads.0.remove(place);
         }
-        self.uploads.count -= 1;
     }
 }

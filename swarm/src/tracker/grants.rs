@@ -32,6 +32,10 @@ impl TrackerMachine {
         lasts: Duration,
         kind: LeaseKind,
     ) {
+        let source = match &kind {
+            LeaseKind::Origin => None,
+            LeaseKind::Zone(info) => self.node_keys.get(&info.node).copied(),
+        };
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         let counter = self.next_token;
         self.next_token += 1;
@@ -49,7 +53,7 @@ impl TrackerMachine {
             Some(zone) => zone.grants += 1,
         }
         let ends = self.now + lasts;
-        let grant = Grant { node, zone, chunks: chunks.clone(), left, lasts, ends, moved: self.now };
+        let grant = Grant { node, zone, source, chunks: chunks.clone(), left, lasts, ends, moved: self.now };
         swarm.grants.insert(counter, grant);
         let token = LeaseToken { epoch: self.epoch, counter };
         let lease = Lease { swarm: swarm.id.clone(), token, chunks, kind, lasts };

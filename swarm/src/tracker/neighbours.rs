@@ -31,10 +31,13 @@ impl TrackerMachine {
         self.introduce(key, node, &chosen);
     }
 
+    /// Whether another member may be named to this one. Who has many neighbours already keeps room for those that a zone's
+    /// lease sends to it.
     fn is_new(&self, key: SwarmKey, node: NodeKey, other: NodeKey, chosen: &[NodeKey]) -> bool {
         let member = self.swarms.get(&key).and_then(|swarm| swarm.members.get(&node));
         other != node
             && !chosen.contains(&other)
+            && self.degree(key, other) < 2 * self.config.neighbours
             && member.is_some_and(|member| !member.neighbours.contains(&other))
     }
 
@@ -76,8 +79,10 @@ impl TrackerMachine {
         let mut drawn = Vec::new();
         let zones: Vec<ZoneKey> = swarm.zones.keys().copied().filter(|other| *other != zone).collect();
         for _ in 0..want * 2 {
-            let other = self.rng.choice(&zones).and_then(|zone| swarm.zones.get(zone));
-            drawn.extend(other.and_then(|zone| zone.members.draw(&mut self.rng)));
+            let Some(other) = self.rng.choice(&zones).and_then(|zone| swarm.zones.get(zone)) else { break };
+            // Of two the one with fewer neighbours: who comes early is not known to all in the end.
+            let pair = [other.members.draw(&mut self.rng), other.members.draw(&mut self.rng)];
+            drawn.extend(pair.into_iter().flatten().min_by_key(|other| self.degree(key, *other)));
         }
         let mut rng = self.rng.fork();
         let whole: Vec<NodeKey> = self

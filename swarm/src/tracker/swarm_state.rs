@@ -129,6 +129,8 @@ pub(super) struct Grant {
     pub(super) node: NodeKey,
     /// Into which zone; `None`: from the origin.
     pub(super) zone: Option<ZoneKey>,
+    /// The node of another zone that the holder was sent to.
+    pub(super) source: Option<NodeKey>,
     /// What the holder was told to bring.
     pub(super) chunks: Range<u32>,
     /// Chunks still to come; few, but for an origin that sends the blob as one stream.

@@ -10,18 +10,23 @@ use super::{NodeKey, SwarmKey, Timer, TrackerMachine, ZoneKey};
 /// How far past a zone's first absent chunk is looked: leases are given in order, so that what can be brought
 /// next is near.
 const LOOK_AHEAD: u32 = 256;
-/// Nodes that are looked at for one lease.
+/// Nodes that are looked at for one lease, besides those that know the source.
 const LOOKED_AT: usize = 8;
+/// Leases at once that one node is the source of: its slots. At the start one node may have all that the other zones
+/// want, and more of them at once would only be told BUSY by it; what they do not get from it, they get from each other.
+const SOURCED: usize = 4;
 
 impl TrackerMachine {
     pub(super) fn give_zone_leases(&mut self, key: SwarmKey) {
         let Some(swarm) = self.swarms.get(&key) else { return };
         let zones: Vec<ZoneKey> = swarm.zones.keys().copied().collect();
         let trusted = !swarm.distrusts_complete;
-        for zone in zones {
-            let Some(swarm) = self.swarms.get(&key) else { return };
-            let whole = trusted && self.whole(swarm).any(|(other, _)| other == zone);
-            while !whole && self.give_zone_lease(key, zone) {}
+        let Some(swarm) = self.swarms.get(&key) else { return };
+        let whole = |zone: &ZoneKey| trusted && self.whole(swarm).any(|(other, _)| other == *zone);
+        let mut zones: Vec<ZoneKey> = zones.into_iter().filter(|zone| !whole(zone)).collect();
+        // One after another, so that a source with few slots serves all of them.
+        while !zones.is_empty() {
+            zones.retain(|zone| self.give_zone_lease(key, *zone));
         }
     }
 
@@ -34,8 +39,9 @@ impl TrackerMachine {
         let Some((chunks, source)) = self.next_for_zone(swarm, zone) else { return false };
         let lasts = self.lease_time(swarm);
         let Some(info) = self.nodes.get(&source).map(|node| node.info.clone()) else { return false };
-        let Some(node) = self.bringer(key, zone, &chunks) else { return false };
+        let Some(node) = self.bringer(key, zone, &chunks, source) else { return false };
         self.grant(key, node, Some(zone), chunks, lasts, LeaseKind::Zone(info));
+        self.acquaint(key, node, source);
         true
     }
 
@@ -78,21 +84,47 @@ impl TrackerMachine {
             _ => None,
         });
         let whole = self.whole(swarm).filter_map(|(_, nodes)| nodes.draw(&mut rng));
-        let sources: Vec<NodeKey> = firsts.chain(whole).filter(|node| self.is_source(*node, zone)).collect();
-        // Another one after each lease: one that did not deliver is not asked again and again.
-        sources.get(rng.usize(..sources.len().max(1))).copied()
+        let load = |node: NodeKey| swarm.grants.values().filter(|grant| grant.source == Some(node)).count();
+        let sources = firsts.chain(whole).filter(|node| self.is_source(*node, zone));
+        let free = sources.map(|node| (load(node), node)).filter(|(load, _)| *load < SOURCED);
+        // Of equals another one after each lease: one that did not deliver is not asked again and again.
+        let mut free: Vec<(usize, NodeKey)> = free.collect();
+        rng.shuffle(&mut free);
+        free.into_iter().min_by_key(|(load, _)| *load).map(|(_, node)| node)
     }
 
-    /// The member that brings the chunks in.
-    fn bringer(&mut self, key: SwarmKey, zone: ZoneKey, chunks: &Range<u32>) -> Option<NodeKey> {
+    /// Bringer and source are neighbours from now on; the lease tells the one, and its greeting the other.
+    fn acquaint(&mut self, key: SwarmKey, node: NodeKey, source: NodeKey) {
+        let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        if swarm.members.contains_key(&source) {
+            for (one, other) in [(node, source), (source, node)] {
+                if let Some(member) = swarm.members.get_mut(&one) {
+                    member.neighbours.insert(other);
+                }
+            }
+        }
+    }
+
+    /// The member that brings the chunks in: who has least to do, and of these one that knows the source. Were it always
+    /// somebody new, the source would soon have as many neighbours as it may.
+    fn bringer(
+        &mut self,
+        key: SwarmKey,
+        zone: ZoneKey,
+        chunks: &Range<u32>,
+        source: NodeKey,
+    ) -> Option<NodeKey> {
         let swarm = self.swarms.get(&key)?;
         let wanting = &swarm.zones.get(&zone)?.wanting;
         if let Some(node) = self.starving_for(swarm, wanting, chunks) {
             return Some(node);
         }
-        let drawn = wanting.sample(LOOKED_AT, &mut self.rng);
+        let known = swarm.members.get(&source).map(|member| &member.neighbours);
+        let knows = |node: &NodeKey| known.is_some_and(|known| known.contains(node));
+        let mut drawn = wanting.sample(LOOKED_AT, &mut self.rng);
+        drawn.extend(known.into_iter().flatten().filter(|node| wanting.contains(**node)));
         let mut rested = None;
-        let load = |node: &&NodeKey| self.nodes.get(*node).map(|known| known.leases);
+        let load = |node: &&NodeKey| (self.nodes.get(*node).map(|known| known.leases), !knows(node));
         let awake = drawn.iter().filter(|node| {
             let until = self.nodes.get(node).map(|node| node.rests_until).filter(|at| *at > self.now);
             rested = rested.max(until);
