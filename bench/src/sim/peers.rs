@@ -144,7 +144,7 @@ impl World {
         if !lies(node.manner) && node.copies[blob].value(chunk, truth) != Some(want) {
             self.meter.violation(format!("node {sender} served chunk {chunk} of blob {blob} unverified"));
         }
-        if node.sending.len() >= self.tuning.peer.uploads {
+        if node.sending.len() >= self.tuning.peer.uploads * self.tuning.peer.when_fast {
             self.meter.violation(format!("node {sender} sends more than its slots allow"));
         }
     }

@@ -38,7 +38,7 @@ impl PeerMachine {
             swarms.filter(|swarm| swarm.serves(&request.swarm)).find_map(|swarm| swarm.held_value(chunk))
         };
         let Some(want) = exact.or_else(verified) else { return Admission::NotHeld };
-        if self.uploads.count >= self.config.uploads {
+        if self.uploads.count >= self.slots(self.config.uploads) {
             return Admission::Busy;
         }
         *self.uploads.by_node.entry(from).or_default() += 1;

@@ -22,7 +22,7 @@ const SMALL: u32 = 4;
 /// Nodes that are looked at for one lease.
 const LOOKED_AT: usize = 16;
 /// A MiB under one of six leases takes 5 ms from an origin at 10 Gbit/s, 50 ms at 1 Gbit/s.
-const FAST: Duration = Duration::from_millis(16);
+const FAST: Duration = Duration::from_millis(8);
 /// What a lease is taken to deliver before anything was measured, bytes per second: a slow link.
 const UNKNOWN_PACE: f64 = 512.0 * 1024.0;
 
