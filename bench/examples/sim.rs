@@ -24,6 +24,8 @@ fn main() -> anyhow::Result<()> {
             match name {
                 "downloads" => t.peer.downloads = u,
                 "uploads" => t.peer.uploads = u,
+                "fast" => t.peer.when_fast = u,
+                "lbf" => t.tracker.leases_when_fast = u,
                 "have" => t.peer.have_delay = std::time::Duration::from_micros(n),
                 "window" => t.peer.window = u,
                 "ahead" => t.peer.reader_ahead = u,

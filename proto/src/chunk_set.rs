@@ -98,6 +98,11 @@ impl ChunkSet {
         (start.0..self.len).map(ChunkIndex).filter(|index| !self.contains(*index))
     }
 
+    /// Whether this set has a chunk that the other one, of the same length, does not have.
+    pub fn any_not_in(&self, other: &Self) -> bool {
+        self.words.iter().zip(&other.words).any(|(mine, theirs)| mine & !theirs != 0)
+    }
+
     /// How many chunks are there without a gap from the first on.
     pub fn prefix(&self) -> u32 {
         let full = self.words.iter().take_while(|word| **word == u64::MAX).count();
@@ -159,6 +164,10 @@ mod tests {
             prop_assert_eq!(set.count() as usize, model.len());
             prop_assert_eq!(set.iter().map(|i| i.0).collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!(set.prefix(), (0..len).take_while(|i| model.contains(i)).count() as u32);
+            let prefix: BTreeSet<u32> = (0..set.prefix()).collect();
+            let mut other = ChunkSet::empty(len);
+            prefix.iter().for_each(|index| { other.insert(ChunkIndex(*index)); });
+            prop_assert_eq!(set.any_not_in(&other), !model.is_subset(&prefix));
             prop_assert_eq!(ChunkSet::from_bytes(len, &set.to_bytes()).unwrap(), set);
         }
     }

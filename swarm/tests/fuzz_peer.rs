@@ -207,7 +207,7 @@ fn run(seed: u64) {
             }
         }
         // Slots, and as many doubled requests.
-        assert!(open.len() <= 8, "seed {seed}: {} in flight", open.len());
+        assert!(open.len() <= 16, "seed {seed}: {} in flight", open.len());
         assert_eq!(machine.snapshot().downloads, open.len(), "seed {seed}");
         let request = ChunkRequest { swarm: fuzz.swarm(), index: fuzz.index() };
         let from = fuzz.node();

@@ -21,6 +21,8 @@ const BUSY_TOO_OFTEN: u32 = 16;
 const SAMPLES: usize = 31;
 /// A shorter chunk says more about latency than about pace.
 const SAMPLE_MIN: u64 = 64 << 10;
+/// A MiB over a link of 10 Gbit/s takes 3 to 7 ms with four to eight at once; one of 1 Gbit/s is never so fast.
+const FAST: Duration = Duration::from_millis(8);
 /// What a chunk is expected to take before anything was measured: a slow link, so that nothing is asked twice early.
 const EXPECTED: Duration = Duration::from_millis(700);
 
@@ -150,6 +152,11 @@ impl Pace {
     /// Median seconds for a byte; 0 before anything was measured.
     pub(super) fn median(&self) -> f64 {
         self.median
+    }
+
+    /// Whether a MiB takes so little that what comes between chunks counts.
+    pub(super) fn is_fast(&self) -> bool {
+        self.median > 0.0 && self.median * as_f64(1 << 20) <= FAST.as_secs_f64()
     }
 
     /// What a chunk of this length takes, by the median.

@@ -240,6 +240,11 @@ impl PeerMachine {
         }
     }
 
+    /// How many of something, of which there are so many on an ordinary link, there are on this node's.
+    fn slots(&self, ordinary: usize) -> usize {
+        if self.pace.is_fast() { ordinary * self.config.when_fast } else { ordinary }
+    }
+
     /// Decides what follows from all that was taken in.
     fn settle(&mut self) {
         self.send_joins();

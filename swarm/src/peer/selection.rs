@@ -4,10 +4,10 @@
 //! the rarest among the first missing ones, ties by chance. Among the nodes that have a chunk: the
 //! least loaded, of the fastest class, by chance.
 
-use shoal_proto::{ChunkIndex, NodeId};
+use shoal_proto::{ChunkIndex, ChunkValue, NodeId};
 
 use super::evidence::ClaimRef;
-use super::swarm_state::{Neighbour, Swarm};
+use super::swarm_state::{Neighbour, Reader, Swarm};
 use super::{Key, PeerMachine, Timer};
 use crate::Time;
 
@@ -33,6 +33,15 @@ struct Search {
     full: Vec<NodeId>,
 }
 
+/// A neighbour that may be asked now for whatever it has.
+#[derive(Debug)]
+struct Open<'a> {
+    node: NodeId,
+    neighbour: &'a Neighbour,
+    /// The least is asked first: whether it was slow lately, its class of speed, what it is asked for already.
+    rank: (bool, i32, usize),
+}
+
 impl Search {
     fn note(&mut self, at: Time) {
         self.again_at = Some(self.again_at.map_or(at, |known| known.min(at)));
@@ -42,7 +51,7 @@ impl Search {
 impl PeerMachine {
     /// Asks for chunks as long as there are slots.
     pub(super) fn fill_slots(&mut self) {
-        while self.requests.len() < self.config.downloads {
+        while self.requests.len() < self.slots(self.config.downloads) {
             let Some(key) = self.next_swarm() else { return };
             let mut search = Search::default();
             match self.pick(key, &mut search) {
@@ -88,14 +97,56 @@ impl PeerMachine {
             return None;
         }
         let rng = &mut self.rng.clone();
+        let open = self.open_neighbours(swarm);
         let wanted = self
             .pick_leased(swarm, search)
-            .or_else(|| self.pick_for_reader(swarm, rng, search))
-            .or_else(|| self.pick_rarest(swarm, rng, search));
+            .or_else(|| self.pick_for_reader(swarm, &open, rng))
+            .or_else(|| self.pick_rarest(swarm, &open, rng));
         let twice = wanted.is_none();
+        if twice {
+            self.note_shut(swarm, search);
+        }
         let found = wanted.or_else(|| self.pick_last(swarm, search));
         self.rng = rng.clone();
         found.map(|(chunk, from)| Choice { key, chunk, from, twice })
+    }
+
+    /// The neighbours that may be asked now: looked for once, and not again for every chunk.
+    fn open_neighbours<'a>(&self, swarm: &'a Swarm) -> Vec<Open<'a>> {
+        let median = self.pace.median();
+        let open = swarm.neighbours.iter().filter_map(|(node, neighbour)| {
+            let link = self.links.get(node).filter(|link| link.is_up())?;
+            let free = link.requests < self.config.per_neighbour && link.busy_until <= self.now;
+            let rank = (link.slow > 0, link.pace_class(median), link.requests);
+            let useful = free && neighbour.has.any_not_in(&swarm.held);
+            (useful && self.is_usable(node)).then_some(Open { node: *node, neighbour, rank })
+        });
+        open.collect()
+    }
+
+    /// Nobody can be asked now: notes which neighbours have what is missing and could be asked later.
+    fn note_shut(&self, swarm: &Swarm, search: &mut Search) {
+        let is_shut = |node: &NodeId| {
+            self.links.get(node).is_some_and(|link| {
+                link.is_up() && (link.requests >= self.config.per_neighbour || link.busy_until > self.now)
+            })
+        };
+        let useful = swarm.neighbours.iter().filter(|(_, neighbour)| neighbour.has.any_not_in(&swarm.held));
+        let mut shut = useful.filter(|(node, _)| is_shut(node)).peekable();
+        if shut.peek().is_none() {
+            return;
+        }
+        let in_front = swarm.readers.values().flat_map(|reader| self.in_front_of(swarm, reader));
+        let wanted: Vec<u32> = self.window(swarm).chain(in_front).collect();
+        for (node, neighbour) in shut {
+            let sends = |chunk: &&u32| {
+                neighbour.has.contains(ChunkIndex(**chunk)) && can_send(swarm, **chunk, neighbour)
+            };
+            if let Some(chunk) = wanted.iter().find(sends) {
+                // Not now; the search notes why.
+                self.can_ask_for(swarm, *chunk, node, neighbour, search);
+            }
+        }
     }
 
     fn pick_leased(&self, swarm: &Swarm, search: &mut Search) -> Option<(u32, NodeId)> {
@@ -117,49 +168,77 @@ impl PeerMachine {
             && !swarm.is_leased(chunk)
     }
 
+    /// The missing chunks in front of a reader.
+    fn in_front_of<'a>(&self, swarm: &'a Swarm, reader: &Reader) -> impl Iterator<Item = u32> + use<'a> {
+        let end = reader.chunks.end.min(swarm.chunks());
+        let missing = swarm.held.missing_from(ChunkIndex(reader.cursor)).map(|index| index.0);
+        missing.take_while(move |chunk| *chunk < end).take(self.config.reader_ahead)
+    }
+
     fn pick_for_reader(
         &self,
         swarm: &Swarm,
+        open: &[Open<'_>],
         rng: &mut fastrand::Rng,
-        search: &mut Search,
     ) -> Option<(u32, NodeId)> {
-        for reader in swarm.readers.values() {
-            let end = reader.chunks.end.min(swarm.chunks());
-            let missing = swarm.held.missing_from(ChunkIndex(reader.cursor)).map(|index| index.0);
-            let ahead = missing.take_while(|chunk| *chunk < end).take(self.config.reader_ahead);
-            for chunk in ahead {
-                if self.may_ask(swarm, chunk)
-                    && let Some(from) = self.holder(swarm, chunk, rng, search)
-                {
-                    return Some((chunk, from));
-                }
-            }
-        }
-        None
+        let mut ahead = swarm.readers.values().flat_map(|reader| self.in_front_of(swarm, reader));
+        ahead.find_map(|chunk| {
+            let may = self.may_ask(swarm, chunk);
+            may.then(|| self.open_holder(swarm, chunk, open, rng)).flatten().map(|from| (chunk, from))
+        })
+    }
+
+    /// The chunks among which the rarest is asked for.
+    fn window<'a>(&self, swarm: &'a Swarm) -> impl Iterator<Item = u32> + use<'a> {
+        let missing = swarm.missing().filter(|chunk| !swarm.asked.contains_key(chunk));
+        let window = missing.take(self.slots(self.config.window));
+        window.filter(|chunk| swarm.copies_of(*chunk) > 0 && !swarm.is_leased(*chunk))
     }
 
     fn pick_rarest(
         &self,
         swarm: &Swarm,
+        open: &[Open<'_>],
         rng: &mut fastrand::Rng,
-        search: &mut Search,
     ) -> Option<(u32, NodeId)> {
-        let missing = swarm.missing().filter(|chunk| !swarm.asked.contains_key(chunk));
-        let mut window: Vec<(u16, u32, u32)> = missing
-            .take(self.config.window)
-            .filter(|chunk| swarm.copies_of(*chunk) > 0 && !swarm.is_leased(*chunk))
-            .map(|chunk| (swarm.copies_of(chunk), rng.u32(..), chunk))
-            .collect();
-        window.sort_unstable();
-        let mut rarest = window.into_iter().map(|(.., chunk)| chunk);
-        rarest.find_map(|chunk| Some((chunk, self.holder(swarm, chunk, rng, search)?)))
+        if open.is_empty() {
+            return None;
+        }
+        let mut rarest: Option<((u16, u32), u32, NodeId)> = None;
+        for chunk in self.window(swarm) {
+            let rank = (swarm.copies_of(chunk), rng.u32(..));
+            if rarest.is_none_or(|(known, ..)| rank < known)
+                && let Some(from) = self.open_holder(swarm, chunk, open, rng)
+            {
+                rarest = Some((rank, chunk, from));
+            }
+        }
+        rarest.map(|(_, chunk, from)| (chunk, from))
+    }
+
+    /// Who of these is to be asked for a chunk.
+    fn open_holder(
+        &self,
+        swarm: &Swarm,
+        chunk: u32,
+        open: &[Open<'_>],
+        rng: &mut fastrand::Rng,
+    ) -> Option<NodeId> {
+        let attested = swarm.evidence.value(chunk, ClaimRef::Map(0));
+        let holders = open.iter().filter(|open| {
+            open.neighbour.has.contains(ChunkIndex(chunk)) && can_send(swarm, chunk, open.neighbour)
+        });
+        let rank = |open: &Open<'_>, rng: &mut fastrand::Rng| {
+            (is_odd(swarm, chunk, open.neighbour, attested), open.rank, rng.u32(..))
+        };
+        holders.min_by_key(|open| rank(open, rng)).map(|open| open.node)
     }
 
     /// The last chunks, all of them under way: what has been so for the median time is asked of a second peer, as far
     /// as duplicates are allowed.
     fn pick_last(&self, swarm: &Swarm, search: &mut Search) -> Option<(u32, NodeId)> {
         let missing = (swarm.chunks() - swarm.held.count()) as usize;
-        if missing > self.config.downloads || missing > swarm.asked.len() {
+        if missing > self.slots(self.config.downloads) || missing > swarm.asked.len() {
             return None;
         }
         for (chunk, requests) in &swarm.asked {
@@ -181,60 +260,17 @@ impl PeerMachine {
 
     /// Somebody else who has a chunk that was asked for already.
     pub(super) fn other_holder(&self, swarm: &Swarm, chunk: u32, asked: NodeId) -> Option<NodeId> {
-        let mut rng = self.rng.clone();
-        let holder = self.best_holder(swarm, chunk, &mut rng, &mut Search::default(), Some(asked));
-        holder.filter(|node| *node != asked)
-    }
-
-    fn holder(
-        &self,
-        swarm: &Swarm,
-        chunk: u32,
-        rng: &mut fastrand::Rng,
-        search: &mut Search,
-    ) -> Option<NodeId> {
-        self.best_holder(swarm, chunk, rng, search, None)
-    }
-
-    fn best_holder(
-        &self,
-        swarm: &Swarm,
-        chunk: u32,
-        rng: &mut fastrand::Rng,
-        search: &mut Search,
-        but: Option<NodeId>,
-    ) -> Option<NodeId> {
-        let median = self.pace.median();
-        let attested = swarm.evidence.value(chunk, ClaimRef::Map(0));
-        let mut best = None;
-        for (node, neighbour) in &swarm.neighbours {
-            if Some(*node) == but
-                || !neighbour.has.contains(ChunkIndex(chunk))
-                || !self.can_ask_neighbour(swarm, chunk, node, neighbour, search)
-            {
-                continue;
-            }
-            let Some(link) = self.links.get(node) else { continue };
-            // Bytes under one map only prove its signer a liar, should they be wrong.
-            let value = swarm.evidence.value(chunk, neighbour.claim(chunk));
-            let odd = attested.is_some() && value != attested;
-            let rank = (odd, link.slow > 0, link.pace_class(median), link.requests, rng.u32(..));
-            if best.is_none_or(|(known, _)| rank < known) {
-                best = Some((rank, *node));
-            }
-        }
-        best.map(|(_, node)| node)
+        let mut open = self.open_neighbours(swarm);
+        open.retain(|open| open.node != asked);
+        self.open_holder(swarm, chunk, &open, &mut self.rng.clone())
     }
 
     fn can_ask(&self, swarm: &Swarm, chunk: u32, node: &NodeId, search: &mut Search) -> bool {
         let neighbour = swarm.neighbours.get(node);
-        neighbour.is_some_and(|neighbour| {
-            neighbour.has.contains(ChunkIndex(chunk))
-                && self.can_ask_neighbour(swarm, chunk, node, neighbour, search)
-        })
+        neighbour.is_some_and(|neighbour| self.can_ask_for(swarm, chunk, node, neighbour, search))
     }
 
-    fn can_ask_neighbour(
+    fn can_ask_for(
         &self,
         swarm: &Swarm,
         chunk: u32,
@@ -242,14 +278,11 @@ impl PeerMachine {
         neighbour: &Neighbour,
         search: &mut Search,
     ) -> bool {
+        if !neighbour.has.contains(ChunkIndex(chunk)) || !can_send(swarm, chunk, neighbour) {
+            return false;
+        }
         let Some(link) = self.links.get(node).filter(|link| link.is_up()) else { return false };
-        let Some(value) = swarm.evidence.value(chunk, neighbour.claim(chunk)) else { return false };
-        let known = swarm.own_map.and_then(|map| swarm.evidence.value(chunk, ClaimRef::Map(map)));
-        if known.is_some_and(|known| known != value)
-            || !swarm.evidence.counts(chunk, neighbour.claim(chunk))
-            || neighbour.failed.contains(&chunk)
-            || !(self.is_usable(node) || swarm.zone_source(chunk) == Some(*node))
-        {
+        if !(self.is_usable(node) || swarm.zone_source(chunk) == Some(*node)) {
             return false;
         }
         if link.requests >= self.config.per_neighbour {
@@ -276,4 +309,19 @@ impl PeerMachine {
         let place = self.links.get(node).and_then(|link| link.info.as_ref()).map(|info| &info.place);
         place.map_or(self.me.place.zone.is_empty(), |place| place.zone == self.me.place.zone)
     }
+}
+
+/// Whether what this neighbour claims to have may be what is wanted.
+fn can_send(swarm: &Swarm, chunk: u32, neighbour: &Neighbour) -> bool {
+    let claim = neighbour.claim(chunk);
+    let Some(value) = swarm.evidence.value(chunk, claim) else { return false };
+    let known = swarm.own_map.and_then(|map| swarm.evidence.value(chunk, ClaimRef::Map(map)));
+    known.is_none_or(|known| known == value)
+        && swarm.evidence.counts(chunk, claim)
+        && !neighbour.failed.contains(&chunk)
+}
+
+/// Bytes under one map only prove its signer a liar, should they be wrong.
+fn is_odd(swarm: &Swarm, chunk: u32, neighbour: &Neighbour, attested: Option<ChunkValue>) -> bool {
+    attested.is_some() && swarm.evidence.value(chunk, neighbour.claim(chunk)) != attested
 }

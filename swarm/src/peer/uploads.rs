@@ -11,9 +11,9 @@ use crate::Time;
 const FAR: usize = 2;
 
 impl PeerConfig {
-    /// Chunks sent at once, at most: to neighbours, and to nodes of other zones.
+    /// Chunks sent at once, at most: to neighbours on a fast link, and to nodes of other zones.
     pub fn most_uploads(&self) -> usize {
-        self.uploads + FAR
+        self.uploads * self.when_fast.max(1) + FAR
     }
 }
 
@@ -44,8 +44,8 @@ impl PeerMachine {
             swarms.filter(|swarm| swarm.serves(&request.swarm)).find_map(|swarm| swarm.held_value(chunk))
         };
         let Some(want) = exact.or_else(verified) else { return Admission::NotHeld };
-        let slots = if self.is_near(&from) { self.config.uploads } else { self.config.most_uploads() };
-        if self.uploads.count() >= slots {
+        let far = if self.is_near(&from) { 0 } else { FAR };
+        if self.uploads.count() >= self.slots(self.config.uploads) + far {
             return Admission::Busy;
         }
         self.uploads.0.push(from);
