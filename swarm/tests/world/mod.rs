@@ -789,13 +789,13 @@ impl World {
     /// Runs until every living node has the blob; panics with what is missing after `limit`.
     pub fn run_until_complete(&mut self, swarm: &SwarmId, limit: Duration) -> Time {
         let end = self.now + limit;
-        while self.now <= end {
-            let done = |sim: &Sim| !sim.alive || sim.complete.contains_key(swarm);
+        loop {
+            let done = |sim: &Sim| !sim.alive || sim.complete.get(swarm).is_some_and(|at| *at <= end);
             if self.nodes.iter().all(done) {
                 return self.nodes.iter().filter_map(|sim| sim.complete.get(swarm)).copied().max().unwrap();
             }
             // With nothing left to happen time would stand still.
-            if !(0..200).fold(false, |stepped, _| self.step() || stepped) {
+            if self.now > end || !(0..200).fold(false, |stepped, _| self.step() || stepped) {
                 break;
             }
         }
