@@ -171,8 +171,6 @@ impl Scenario {
 pub enum Rule {
     /// Each chunk is leased to one node at a time.
     Leases,
-    /// Leases are given in the order of the blob.
-    LeaseOrder,
     /// What arrives is compared with its entry.
     Verification,
     /// Each chunk crosses into a zone once.
