@@ -263,7 +263,8 @@ mod tests {
     fn layers_have_the_size_asked_for() {
         let image = ImageBuilder::new(3).layer(1_000_000).compressible_layer(1_000_000).build();
         let layers = &image.here().layers;
-        assert!((1_000_000..1_020_000).contains(&layers[0].bytes.len()), "{}", layers[0].bytes.len());
+        // What does not compress grows a little, how much depends on the library that compresses.
+        assert!((1_000_000..1_100_000).contains(&layers[0].bytes.len()), "{}", layers[0].bytes.len());
         assert!(layers[1].bytes.len() < 100_000, "{}", layers[1].bytes.len());
     }
 
