@@ -212,29 +212,19 @@ impl World {
         let Some(slot) = asked.iter().find(|(number, _)| *number == request).map(|(_, slot)| *slot) else {
             return;
         };
-        let transfer = self.end(slot);
-        match transfer.stage {
-            Stage::Flowing(flow) => {
-                let bytes = self.stop_flow(flow);
-                self.meter.carried += bytes;
-                self.meter.wasted += bytes;
-                let ended = Event::UploadEnded { node: transfer.sender, to: asker };
-                self.queue.after(self.latency(asker, transfer.sender), ended);
-            }
-            Stage::Sent => self.meter.wasted += self.image.len_of(transfer.blob, transfer.chunk.index.0),
-            Stage::Asked | Stage::Stuck => {}
-        }
+        let told = self.latency(asker, self.transfers[slot].sender);
+        self.abandon(slot, told);
     }
 
-    /// Who asked is gone; whoever sends to it notices when the link breaks.
-    pub(super) fn asker_died(&mut self, slot: usize, silence: Nanos) {
+    /// Who asked is gone, or needs it no more; whoever sends to it notices after this time.
+    pub(super) fn abandon(&mut self, slot: usize, noticed: Nanos) {
         let transfer = self.end(slot);
         match transfer.stage {
             Stage::Flowing(flow) => {
                 let bytes = self.stop_flow(flow);
                 self.meter.carried += bytes;
                 self.meter.wasted += bytes;
-                self.queue.after(silence, Event::UploadEnded { node: transfer.sender, to: transfer.asker });
+                self.queue.after(noticed, Event::UploadEnded { node: transfer.sender, to: transfer.asker });
             }
             Stage::Sent => self.meter.wasted += self.image.len_of(transfer.blob, transfer.chunk.index.0),
             Stage::Asked | Stage::Stuck => {}
@@ -257,7 +247,7 @@ impl World {
     pub(super) fn end_transfers(&mut self) {
         let slots: Vec<usize> = self.transfers.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.asker_died(slot, 0);
+            self.abandon(slot, 0);
         }
     }
 }

@@ -115,13 +115,12 @@ impl World {
                 self.plan(gone, Step::LoseTracker);
                 self.plan(gone + nanos(SCHEDULER_GONE), Step::StartTracker);
             }
-            Scenario::Liar | Scenario::LyingLessee => {
+            Scenario::Liar => {
                 let liar = self.rng.usize(..self.nodes.len());
-                self.nodes[liar].manner = match scenario {
-                    Scenario::Liar => Manner::SendsWrongBytes,
-                    _ => Manner::SignsWrongBytes,
-                };
+                self.nodes[liar].manner = Manner::SendsWrongBytes;
             }
+            // Drawn at random it would hardly ever hold a lease.
+            Scenario::LyingLessee => self.first_lessee_lies = true,
             Scenario::OriginThrottled => {
                 self.plan(part(0.3), Step::Throttle);
                 self.plan(part(0.3) + nanos(THROTTLED), Step::Unthrottle);

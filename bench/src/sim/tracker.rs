@@ -9,7 +9,7 @@ use shoal_swarm::tracker::{TrackerAction, TrackerEvent, TrackerMachine};
 use super::arguments::Rule;
 use super::event::Event;
 use super::lease_watch::LeaseWatch;
-use super::node::{Number, number_of};
+use super::node::{Manner, Number, number_of};
 use super::queue::Nanos;
 use super::topology::nanos;
 use super::world::World;
@@ -117,6 +117,9 @@ impl World {
 
     fn tracker_says(&mut self, to: Number, message: TrackerMessage) {
         self.meter.from_tracker += 1;
+        if matches!(message, TrackerMessage::Lease(_)) && std::mem::take(&mut self.first_lessee_lies) {
+            self.nodes[to as usize].manner = Manner::SignsWrongBytes;
+        }
         if let TrackerMessage::Lease(lease) = &message
             && lease.kind == LeaseKind::Origin
             && !self.rule(Rule::Leases)

@@ -53,6 +53,8 @@ pub(super) struct World {
     pub(super) tracker_tick: Option<Nanos>,
     /// When the tracker has dealt with all that came.
     pub(super) tracker_free: Nanos,
+    /// The next node that gets a lease signs for wrong bytes.
+    pub(super) first_lessee_lies: bool,
     pub(super) transfers: Slab<Transfer>,
     pub(super) origin: Origin,
     pub(super) reads: Slab<Read>,
@@ -89,6 +91,7 @@ impl World {
             generation: 0,
             tracker_tick: None,
             tracker_free: 0,
+            first_lessee_lies: false,
             transfers: Slab::new(),
             origin: Origin::default(),
             reads: Slab::new(),
@@ -457,7 +460,7 @@ impl World {
             self.cancel_read(number, token);
         }
         for (_, slot) in asked {
-            self.asker_died(slot, silence);
+            self.abandon(slot, silence);
         }
         for slot in sending {
             self.sender_died(slot);
