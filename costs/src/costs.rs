@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use crate::report::Report;
 use crate::second_pull::median;
 
-/// CPU seconds per GiB. Writing is what differs most from round to round: in a virtual machine the host may have to
-/// provide the memory first, which costs ten times as much as the write. The least of the rounds would compare a
-/// lucky floor with an unlucky daemon.
+/// CPU seconds per GiB. The least of the rounds would compare a lucky floor with an unlucky daemon.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Costs {
     rounds: BTreeMap<&'static str, Vec<f64>>,

@@ -13,6 +13,7 @@ use crate::memory::mib;
 use crate::origin::Origin;
 use crate::report::{Aim, progress};
 use crate::sample::Sample;
+use crate::warm::WarmMemory;
 use crate::{Bench, floors, gib};
 
 /// Everything is measured so often, floors and daemons in turn.
@@ -27,14 +28,13 @@ const DISK_TO_CLIENT: &str = "disk to client";
 
 pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
     let (mut floor, mut steps, mut fastest) = (Costs::default(), Costs::default(), Rates::default());
+    let _warm = tokio::task::block_in_place(WarmMemory::provide)?;
     for round in 0..ROUNDS {
         progress(&format!("CPU, round {} of {ROUNDS}", round + 1));
-        // Kept until the last round is over: who writes after something was removed gets memory that is cheaper.
-        let folder = bench.folder().join(format!("round-{round}"));
-        std::fs::create_dir(&folder)?;
-        let sample = Sample::make(&folder, bench.size, 100 + round)?;
-        floors::measure(&mut floor, &folder, bench.size).await?;
-        daemons(&mut steps, &mut fastest, &folder, sample).await?;
+        let folder = tempfile::tempdir_in(bench.folder())?;
+        let sample = Sample::make(folder.path(), bench.size, 100 + round)?;
+        floors::measure(&mut floor, folder.path(), bench.size).await?;
+        daemons(&mut steps, &mut fastest, folder.path(), sample).await?;
     }
     let report = &mut bench.report;
     report.section("What cannot be avoided, one thread");

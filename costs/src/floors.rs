@@ -28,7 +28,7 @@ pub(crate) const TCP_RECEIVE: &str = "TCP over loopback, receiver";
 pub(crate) const QUIC_SEND: &str = "bare transport (QUIC), sender";
 pub(crate) const QUIC_RECEIVE: &str = "bare transport (QUIC), receiver";
 
-/// Measures all of them over `size` bytes. What was written stays in `folder`, see [`Costs`].
+/// Measures all of them over `size` bytes, which are written to `folder`.
 pub(crate) async fn measure(costs: &mut Costs, folder: &Path, size: u64) -> Result<()> {
     let (sent, received) = bare_transport::measure(size).await?;
     costs.record(QUIC_SEND, sent);

@@ -15,6 +15,7 @@ mod sample;
 mod second_pull;
 mod sessions;
 mod usage;
+mod warm;
 
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use shoal_transport::FetchedChunk;
 use tracing::{debug, warn};
 
 use super::driver::DriverParts;
-use super::write::{WriteTo, write};
+use super::write::{Checked, WriteError, WriteTo, write};
 use super::{Input, SwarmHandle};
 
 /// What to fetch, as the machine decided.
@@ -58,22 +58,26 @@ async fn run(parts: &DriverParts, fetch: Fetch) -> Result<FetchOutcome, StoreErr
         }
     };
     let index = chunk.index;
-    let check = move || VerifiedChunk::check(&layout, index, bytes, want);
-    match write(parts, to, evidence, check).await {
-        Some(Ok(_)) => {
+    let check = move || {
+        let chunk = VerifiedChunk::check(&layout, index, bytes, want)?;
+        Ok(Checked { chunk, evidence, then: () })
+    };
+    match write(parts, to, check).await {
+        Some(Ok(())) => {
             parts.metrics.chunks_from_peers.inc();
             parts.metrics.chunk_bytes_from_peers.inc_by(len);
             Ok(FetchOutcome::Stored)
         }
-        Some(Err(super::write::WriteError::Mismatch(error))) => {
+        Some(Err(WriteError::Mismatch(error))) => {
             warn!(peer = %from, digest = %chunk.swarm.digest, %error, "a peer sent wrong bytes");
             parts.metrics.chunks_rejected.inc();
             Ok(FetchOutcome::Mismatch)
         }
         // Another value is held: one of the two signers lied, which the digest will tell.
-        Some(Err(super::write::WriteError::Store(StoreError::Conflict { .. }))) => Ok(FetchOutcome::Failed),
-        Some(Err(super::write::WriteError::Store(error))) => Err(error),
-        None => Ok(FetchOutcome::Failed),
+        Some(Err(WriteError::Store(StoreError::Conflict { .. }) | WriteError::Sign(_))) | None => {
+            Ok(FetchOutcome::Failed)
+        }
+        Some(Err(WriteError::Store(error))) => Err(error),
     }
 }
 

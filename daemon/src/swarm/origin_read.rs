@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use shoal_origin::{BlobStream, Failure, OriginError};
 use shoal_proto::message::{Lease, LeaseFailure};
-use shoal_proto::{ChunkIndex, ChunkLayout, ChunkValue, Entry, SignedEntry, VerifiedChunk};
+use shoal_proto::{ChunkIndex, ChunkLayout, ChunkValue, Entry, NodeId, SignedEntry, VerifiedChunk};
 use shoal_store::StoreError;
 use tracing::{debug, warn};
 
@@ -16,7 +16,7 @@ use super::Input;
 use super::driver::DriverParts;
 use super::fetch::kib;
 use super::inbox::OriginFailure;
-use super::write::{WriteError, WriteTo, write};
+use super::write::{Checked, WriteError, WriteTo, write};
 use crate::blobs::ActiveBlob;
 
 /// A registry that says 429 without saying for how long is left alone for this long.
@@ -42,7 +42,8 @@ async fn run(
     while next < lease.chunks.end {
         if let Some(value) = blob.kept(ChunkIndex(next)) {
             // It came before the last start, and was checked then.
-            let signed = sign(parts, lease, ChunkIndex(next), value)?;
+            let signed = entry(lease, parts.me, ChunkIndex(next), value).sign(&parts.key);
+            let signed = signed.map_err(|error| abandoned(&error.to_string()))?;
             parts.handle.send(Input::OriginChunk(signed)).await;
             next += 1;
             continue;
@@ -82,8 +83,7 @@ async fn read(
         if blob.holds(index) {
             continue;
         }
-        let check = move || VerifiedChunk::from_origin(&layout, index, bytes.freeze());
-        let signed = keep(parts, lease, index, to.clone(), check).await?;
+        let signed = keep(parts, lease, layout, index, bytes.freeze(), to.clone()).await?;
         parts.metrics.chunks_from_origin.inc();
         parts.metrics.chunk_bytes_from_origin.inc_by(len);
         parts.handle.send(Input::OriginChunk(signed)).await;
@@ -91,34 +91,29 @@ async fn read(
     Ok(())
 }
 
-fn sign(
-    parts: &DriverParts,
-    lease: &Lease,
-    index: ChunkIndex,
-    value: ChunkValue,
-) -> Result<SignedEntry, OriginFailure> {
-    let entry = Entry { swarm: lease.swarm.clone(), index, value, token: lease.token, signer: parts.me };
-    entry.sign(&parts.key).map_err(|error| abandoned(&error.to_string()))
+fn entry(lease: &Lease, signer: NodeId, index: ChunkIndex, value: ChunkValue) -> Entry {
+    Entry { swarm: lease.swarm.clone(), index, value, token: lease.token, signer }
 }
 
 /// Hashes a chunk, signs for it, and writes it with its entry as evidence.
 async fn keep(
     parts: &DriverParts,
     lease: &Lease,
+    layout: ChunkLayout,
     index: ChunkIndex,
+    bytes: Bytes,
     to: WriteTo,
-    check: impl FnOnce() -> Result<VerifiedChunk, shoal_proto::Mismatch> + Send + 'static,
 ) -> Result<SignedEntry, OriginFailure> {
-    let hashed = tokio::task::spawn_blocking(check).await.map_err(|_| abandoned("the node is stopping"))?;
-    let chunk = hashed.map_err(|error| OriginFailure {
-        why: LeaseFailure::Unreachable,
-        reason: error.to_string().into(),
-    })?;
-    let signed = sign(parts, lease, index, chunk.value)?;
-    match write(parts, to, signed.to_bytes(), move || Ok(chunk)).await {
-        Some(Ok(_)) => Ok(signed),
-        Some(Err(WriteError::Store(error @ StoreError::Conflict { .. }))) => {
-            // Another value is held: its signer or the origin lied, which the digest will tell.
+    let (key, me, granted) = (parts.key.clone(), parts.me, lease.clone());
+    let check = move || {
+        let chunk = VerifiedChunk::from_origin(&layout, index, bytes)?;
+        let signed = entry(&granted, me, index, chunk.value).sign(&key)?;
+        Ok(Checked { chunk, evidence: signed.to_bytes(), then: signed })
+    };
+    match write(parts, to, check).await {
+        Some(Ok(signed)) => Ok(signed),
+        // Another value is held: its signer or the origin lied, which the digest will tell.
+        Some(Err(error @ (WriteError::Store(StoreError::Conflict { .. }) | WriteError::Sign(_)))) => {
             Err(abandoned(&error.to_string()))
         }
         Some(Err(WriteError::Store(error))) => {
@@ -127,7 +122,9 @@ async fn keep(
             parts.handle.send(Input::StoreFailed { swarm, reason: reason.clone() }).await;
             Err(OriginFailure { why: LeaseFailure::Abandoned, reason })
         }
-        Some(Err(WriteError::Mismatch(error))) => Err(abandoned(&error.to_string())),
+        Some(Err(WriteError::Mismatch(error))) => {
+            Err(OriginFailure { why: LeaseFailure::Unreachable, reason: error.to_string().into() })
+        }
         None => Err(abandoned("the node is stopping")),
     }
 }
@@ -137,13 +134,13 @@ struct Chunks {
     stream: BlobStream,
     /// The chunk whose first byte comes next.
     next: u32,
-    rest: bytes::Bytes,
+    rest: Bytes,
 }
 
 impl Chunks {
     fn new(stream: BlobStream, layout: ChunkLayout) -> Self {
         let next = layout.chunk_at(stream.start()).0;
-        Self { stream, next, rest: bytes::Bytes::new() }
+        Self { stream, next, rest: Bytes::new() }
     }
 
     /// The next chunk, which has `len` bytes.

@@ -204,9 +204,11 @@ impl PeerMachine {
         if open.is_empty() {
             return None;
         }
+        // There is nobody to spread chunks to, and what comes in order is hashed from memory, not read back for it.
+        let alone = swarm.neighbours.len() == 1;
         let mut rarest: Option<((u16, u32), u32, NodeId)> = None;
         for chunk in self.window(swarm) {
-            let rank = (swarm.copies_of(chunk), rng.u32(..));
+            let rank = (swarm.copies_of(chunk), if alone { 0 } else { rng.u32(..) });
             if rarest.is_none_or(|(known, ..)| rank < known)
                 && let Some(from) = self.open_holder(swarm, chunk, open, rng)
             {

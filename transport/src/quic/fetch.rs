@@ -1,6 +1,6 @@
 //! Asks a neighbour for a chunk.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quinn::{Connection, ReadError, RecvStream, WriteError};
 use shoal_proto::NodeId;
 use shoal_proto::message::{ChunkReply, ChunkRequest};
@@ -68,7 +68,7 @@ impl Fetch<'_> {
     /// Reads the whole body into one piece of memory, and that nothing follows.
     async fn body(&self, receiver: &mut RecvStream) -> Result<Bytes, FetchError> {
         let (node, expected) = (self.node, self.expected);
-        let mut body = BytesMut::with_capacity(expected as usize);
+        let mut body = self.shared.memory.take(expected as usize);
         loop {
             // One byte more than is wanted, to see whether the neighbour sends it.
             let most = (expected as usize + 1).saturating_sub(body.len());
@@ -77,7 +77,7 @@ impl Fetch<'_> {
             if body.len() + part.bytes.len() > expected as usize {
                 return Err(FetchError::TooLong { node, expected });
             }
-            body.extend_from_slice(&part.bytes);
+            body.push(&part.bytes);
             self.shared.download.take(part.bytes.len() as u64).await;
         }
         if body.len() < expected as usize {

@@ -4,6 +4,7 @@
 //! without waking another core, which is measurably faster than a shared pool. What is called from outside
 //! is handed over to that thread.
 
+mod chunk_memory;
 mod config;
 mod dial;
 mod fetch;
@@ -35,6 +36,7 @@ use crate::{
     Bulk, ChunkServer, ConnectError, FetchError, FetchedChunk, LinkEvent, LinkStats, MutualTls, SendError,
     TlsError,
 };
+use chunk_memory::ChunkMemory;
 use fetch::Fetch;
 use links::{Close, Instance, Links};
 use shared::Shared;
@@ -99,6 +101,7 @@ impl QuicEndpoint {
             upload: config.upload,
             download: config.download,
             stall: config.stall,
+            memory: ChunkMemory::default(),
             uploads: watch::Sender::default(),
         });
 

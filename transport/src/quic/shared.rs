@@ -6,6 +6,7 @@ use std::time::Duration;
 use shoal_proto::NodeId;
 use tokio::sync::{mpsc, watch};
 
+use super::chunk_memory::ChunkMemory;
 use super::links::{Instance, Links};
 use crate::{ChunkServer, LinkEvent, RateLimit};
 
@@ -18,6 +19,7 @@ pub(super) struct Shared {
     pub(super) upload: Arc<RateLimit>,
     pub(super) download: Arc<RateLimit>,
     pub(super) stall: Duration,
+    pub(super) memory: ChunkMemory,
     pub(super) uploads: watch::Sender<Uploads>,
 }
 
