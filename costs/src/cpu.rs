@@ -17,7 +17,7 @@ use crate::warm::WarmMemory;
 use crate::{Bench, floors, gib};
 
 /// Everything is measured so often, floors and daemons in turn.
-const ROUNDS: u64 = 3;
+const ROUNDS: u64 = 5;
 /// A cached layer is read so often, since one read takes too few ticks of the CPU clock.
 const READS: u32 = 4;
 

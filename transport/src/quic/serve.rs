@@ -19,7 +19,7 @@ use crate::Served;
 const REQUEST: usize = 1024;
 
 /// What has to get through within the time of a stall: 13 KB/s, where that is 10 s.
-const PIECE: usize = 128 << 10;
+const PIECE: u32 = 128 << 10;
 
 /// Sent where a body ends before its announced length, so that it does not pass for whole.
 const ABORTED: VarInt = VarInt::from_u32(1);
@@ -94,20 +94,22 @@ async fn send_answer(
 ) -> Result<(), BodyError> {
     // Held until the answer has arrived: with it goes the upload slot, and what is sent into QUIC's buffers is not
     // sent yet. A slot that ended there would let all neighbours share the link at once.
-    let mut _body = None;
+    let mut held = None;
     match shared.server.serve(peer, request).await {
         Served::Busy => reply(shared, sender, ChunkReply::Busy).await?,
         Served::NotHeld => reply(shared, sender, ChunkReply::NotHeld).await?,
         Served::Sending { len, mut body } => {
             reply(shared, sender, ChunkReply::Sending { len }).await?;
             send_body(shared, sender, len, &mut body).await?;
-            _body = Some(body);
+            held = Some((body, len));
         }
     }
     // Fails where the other end cancelled first.
     let _ = sender.finish();
-    // The answer counts as being sent until it has arrived, so that closing waits for it.
-    let _ = timeout(shared.stall, sender.stopped()).await;
+    // The answer counts as being sent until it has arrived, so that closing waits for it. All of it may still be in
+    // the buffers, and has as much time as it would have had piece by piece.
+    let pieces = held.as_ref().map_or(0, |(_, len)| len / PIECE);
+    let _ = timeout(shared.stall * (pieces + 1), sender.stopped()).await;
     Ok(())
 }
 
@@ -127,7 +129,7 @@ async fn send_body(
         let mut part = body.next().await.ok_or(BodyError::Length(len))??;
         left = left.checked_sub(part.len()).ok_or(BodyError::Length(len))?;
         while !part.is_empty() {
-            let piece = part.split_to(part.len().min(PIECE));
+            let piece = part.split_to(part.len().min(PIECE as usize));
             shared.upload.take(piece.len() as u64).await;
             timeout(shared.stall, sender.write_chunk(piece)).await.map_err(|_| BodyError::Stalled)??;
         }

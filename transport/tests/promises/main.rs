@@ -23,3 +23,4 @@ mod simultaneous_calls_make_one_link;
 mod stalls_are_noticed;
 mod strangers_cannot_call;
 mod support;
+mod upload_slots_last;
