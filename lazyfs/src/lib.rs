@@ -6,6 +6,7 @@ pub mod index;
 mod inflate;
 pub mod source;
 mod span;
+pub mod span_cache;
 mod tar;
 pub mod tree;
 
