@@ -2,6 +2,10 @@
 //! cache of its uncompressed tar, and the filesystem over it. Knows spans and blobs' ranges, never peers.
 
 pub mod build;
+pub mod chain;
+pub mod fs;
+pub mod fuse;
+pub mod images;
 pub mod index;
 mod inflate;
 pub mod source;

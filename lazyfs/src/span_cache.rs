@@ -34,6 +34,10 @@ const HEAD: &str = "head";
 /// How long it takes at most until what was fetched outlasts a loss of power.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
+/// A layer that somebody uses, perhaps. Locked while it is opened, so that none is opened twice, and none waits for
+/// another.
+type Slot = Arc<tokio::sync::Mutex<Weak<Layer>>>;
+
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// After which a reader gets an error if nobody could serve it.
@@ -53,9 +57,7 @@ pub struct SpanCache {
     folder: PathBuf,
     source: Arc<dyn LayerSource>,
     patience: Patience,
-    layers: Mutex<HashMap<Digest, Weak<Layer>>>,
-    /// Held while a layer is opened, so that none is opened twice.
-    opening: tokio::sync::Mutex<()>,
+    layers: Mutex<HashMap<Digest, Slot>>,
     _lock: File,
 }
 
@@ -80,7 +82,6 @@ impl SpanCache {
             source,
             patience,
             layers: Mutex::default(),
-            opening: tokio::sync::Mutex::default(),
             _lock: lock,
         });
         tokio::spawn(keep_syncing(Arc::downgrade(&cache)));
@@ -89,8 +90,9 @@ impl SpanCache {
 
     /// A layer from this disk, or, the first time, with its index from the source.
     pub async fn layer(&self, digest: &Digest) -> Result<Arc<Layer>, CacheError> {
-        let _opening = self.opening.lock().await;
-        if let Some(layer) = self.known().get(digest).and_then(Weak::upgrade) {
+        let slot = self.known().entry(*digest).or_default().clone();
+        let mut slot = slot.lock().await;
+        if let Some(layer) = slot.upgrade() {
             return Ok(layer);
         }
         let folder = self.layer_folder(digest);
@@ -100,21 +102,29 @@ impl SpanCache {
         };
         let opened = Layer::open(&folder, head, self.source.clone(), self.patience);
         let layer = Arc::new(opened.map_err(|error| CacheError::Folder { folder, error })?);
-        self.known().insert(*digest, Arc::downgrade(&layer));
+        *slot = Arc::downgrade(&layer);
         Ok(layer)
+    }
+
+    /// Whether the index of a layer is on this disk.
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.layer_folder(digest).join(HEAD).exists()
     }
 
     /// Puts everything that was read so far where a loss of power leaves it. Blocks.
     pub fn sync(&self) {
-        let layers: Vec<_> = self.known().values().filter_map(Weak::upgrade).collect();
-        for layer in layers {
+        let slots: Vec<_> = self.known().values().cloned().collect();
+        for layer in slots.iter().filter_map(|slot| slot.try_lock().ok()?.upgrade()) {
             layer.sync();
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Weak<Layer>>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Slot>> {
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        layers.retain(|_, layer| layer.strong_count() > 0);
+        // Those that nobody opens and nobody uses.
+        layers.retain(|_, slot| {
+            Arc::strong_count(slot) > 1 || slot.try_lock().map_or(true, |layer| layer.strong_count() > 0)
+        });
         layers
     }
 

@@ -2,6 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::cast_possible_truncation)]
 
+#[path = "../folder/mod.rs"]
+mod folder;
+mod image;
+mod mounted_image_is_the_unpacked_one;
+mod readers_under_load;
 #[path = "../layers/samples.rs"]
 #[allow(dead_code, reason = "shared with the tests of indexes")]
 mod samples;
