@@ -8,6 +8,7 @@ pub mod fuse;
 pub mod images;
 pub mod index;
 mod inflate;
+pub mod overlay;
 pub mod source;
 mod span;
 pub mod span_cache;
