@@ -5,13 +5,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::span_cache::Layer;
-use crate::tree::{Kind, Meta, Node, NodeIndex, Tree, Xattr};
+use crate::tree::{IMPLIED_META, Kind, Meta, Node, NodeIndex, Tree, Xattr};
 
 /// Links that the resolution of one name may follow, as containerd's does.
 const MAX_FOLLOWED: usize = 255;
 /// Parts of paths that are walked in the layers below for one layer: a million folders in sixty of them. Images
 /// that need more were made to.
 const MAX_WALKED: usize = 64 << 20;
+
+const SET_GROUP_ID: u16 = 0o2000;
 
 /// Mode, owner, time and attributes of a folder.
 type FolderMeta = (Meta, Box<[Xattr]>);
@@ -72,11 +74,12 @@ fn inherit(tree: &Tree, below: &[(&Tree, &Inherited)]) -> Result<Inherited, TooM
                 let Some((lower, _)) = below.get(at) else { continue };
                 found.extend(walk.step(lower, place, name)?.map(|place| (at, place)));
             }
-            if is_implied(tree, child)
-                && let Some(&(at, place)) = found.first()
-                && let Some((lower, of_lower)) = below.get(at)
-            {
-                inherited.extend(folder_meta(lower, of_lower, place).map(|meta| (child, meta)));
+            if is_implied(tree, child) {
+                let nearest = found.first().and_then(|&(at, place)| Some((below.get(at)?, place)));
+                let from_below =
+                    nearest.and_then(|((lower, of_lower), place)| folder_meta(lower, of_lower, place));
+                let meta = from_below.or_else(|| in_its_parents_group(tree, &inherited, dir));
+                inherited.extend(meta.map(|meta| (child, meta)));
             }
             todo.push((child, found));
         }
@@ -112,6 +115,12 @@ fn folder_meta(tree: &Tree, inherited: &Inherited, index: NodeIndex) -> Option<F
         Some(meta) => meta.clone(),
         None => (node.meta, node.xattrs.clone()),
     })
+}
+
+/// What a folder gets that is made in one whose set-group-id bit is set; containerd clears its own bit.
+fn in_its_parents_group(tree: &Tree, inherited: &Inherited, parent: NodeIndex) -> Option<FolderMeta> {
+    let (parent, _) = folder_meta(tree, inherited, parent)?;
+    (parent.mode & SET_GROUP_ID != 0).then(|| (Meta { gid: parent.gid, ..IMPLIED_META }, Box::default()))
 }
 
 struct Walk {

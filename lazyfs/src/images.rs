@@ -2,6 +2,7 @@
 
 mod table;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,6 +87,13 @@ impl Images {
             parent = Some((number, placed));
         }
         Ok(numbers)
+    }
+
+    /// The layers in these slots, each once.
+    pub fn layers(&self, slots: &[SlotNumber]) -> Vec<Arc<Layer>> {
+        let mut seen = HashSet::new();
+        let placed = slots.iter().filter_map(|slot| self.fs.slot(*slot));
+        placed.map(|placed| placed.layer().clone()).filter(|layer| seen.insert(*layer.digest())).collect()
     }
 
     async fn restore(&self) {

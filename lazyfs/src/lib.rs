@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod chain;
+pub mod fill;
 pub mod fs;
 pub mod fuse;
 pub mod images;

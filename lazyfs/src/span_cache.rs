@@ -5,6 +5,8 @@
 //! layers/sha256-…/head        the index without its windows
 //! layers/sha256-…/tar         the uncompressed tar, sparse
 //! layers/sha256-…/spans       which spans of it are there
+//! layers/sha256-…/proved      the index whose DiffID the whole tar had
+//! layers/sha256-…/revoked     the index whose DiffID it had not
 //! ```
 //! A folder with a head mounts without anything from outside.
 
@@ -12,6 +14,7 @@ mod error;
 mod layer;
 mod map;
 mod retry;
+mod verdict;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -27,7 +30,7 @@ use tokio::time::Instant;
 use crate::index::{HEADER_LEN, Head, HeadError, Header};
 use crate::source::{LayerSource, SourceError, Urgency};
 
-pub use error::{CacheError, ReadError};
+pub use error::{CacheError, FillError, ReadError};
 pub use layer::Layer;
 
 const HEAD: &str = "head";
@@ -149,6 +152,9 @@ impl SpanCache {
             if head.index.layer != digest {
                 return Err(CacheError::OtherLayer(digest));
             }
+            if verdict::was_revoked(&folder, head.id) {
+                return Err(CacheError::Revoked(digest));
+            }
             write_head(&folder, &bytes).map_err(|error| CacheError::Folder { folder, error })?;
             Ok(head)
         });
@@ -160,7 +166,7 @@ impl SpanCache {
 fn read_head(folder: &Path, digest: &Digest) -> Option<Head> {
     let head = Head::decode(&fs::read(folder.join(HEAD)).ok()?);
     let head = head.inspect_err(|error| tracing::warn!(%digest, %error, "a stored index is damaged")).ok()?;
-    (head.index.layer == *digest).then_some(head)
+    (head.index.layer == *digest && !verdict::was_revoked(folder, head.id)).then_some(head)
 }
 
 fn write_head(folder: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use shoal_lazyfs::fill::{Pace, fill};
 use shoal_lazyfs::fs::EMPTY;
 use shoal_lazyfs::fuse::FuseMount;
 use shoal_lazyfs::images::Images;
@@ -31,6 +32,9 @@ pub(crate) struct MountArguments {
     /// Where to keep what was read, for the next time; by default it is dropped at the end
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    /// Read all of it in the background, and check it as a whole
+    #[arg(long)]
+    eager: bool,
     #[arg(long, value_enum, default_value_t)]
     log: LogFormat,
 }
@@ -72,6 +76,9 @@ async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<Exit
         folder.display(),
         layers.len()
     ))?;
+    if arguments.eager {
+        tokio::spawn(fill(images.layers(&slots), Pace::EAGER));
+    }
     until_unmounted(folder, tokio::task::spawn_blocking(move || served.join())).await
 }
 

@@ -21,6 +21,8 @@ pub enum CacheError {
     Head(#[from] HeadError),
     #[error("the index that came for {0} is that of another layer")]
     OtherLayer(Digest),
+    #[error("the index of {0} names another DiffID than its tar has")]
+    Revoked(Digest),
     #[error("shutting down")]
     ShutDown,
 }
@@ -34,6 +36,19 @@ pub enum ReadError {
     Span { layer: Digest, error: SpanError },
     #[error("{layer}: cannot read its tar on this disk: {error}")]
     Disk { layer: Digest, error: Arc<io::Error> },
+    #[error("{layer}: its index names another DiffID than its tar has")]
+    Revoked { layer: Digest },
     #[error("{layer}: shutting down")]
     ShutDown { layer: Digest },
+}
+
+/// Why a layer cannot be made whole.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FillError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("the disk takes no more")]
+    DiskFull,
+    #[error("its tar has the DiffID {got}, and its index is used no more")]
+    DiffId { got: Digest },
 }

@@ -14,8 +14,9 @@ use shoal_proto::Digest;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::error::ReadError;
+use super::error::{FillError, ReadError};
 use super::map::SpanMap;
+use super::verdict::Verdict;
 use super::{Patience, retry};
 use crate::VerifiedSpan;
 use crate::index::{Head, LayerIndex, SpanIndex};
@@ -25,6 +26,8 @@ use crate::source::{LayerSource, SourceError, Urgency};
 const MAX_FETCHES: usize = 16;
 /// How often wrong bytes are asked for again: a source may then find others.
 const MAX_WRONG: usize = 3;
+/// Bytes of the tar that are hashed at a time.
+const PIECE: usize = 1 << 20;
 
 type Fetched = Result<VerifiedSpan, ReadError>;
 
@@ -51,6 +54,8 @@ pub struct Layer {
     permits: Semaphore,
     source: Arc<dyn LayerSource>,
     patience: Patience,
+    verdict: Verdict,
+    last_demand: Mutex<Option<Instant>>,
 }
 
 impl Layer {
@@ -65,7 +70,9 @@ impl Layer {
         tar.set_len(head.index.spans.tar_size())?;
         let map = SpanMap::open(&folder.join("spans"), head.id, head.index.spans.len())?;
         let permits = Semaphore::new(MAX_FETCHES);
-        Ok(Self { head, tar, map, fetches: Mutex::default(), permits, source, patience })
+        let (fetches, last_demand) = (Mutex::default(), Mutex::default());
+        let verdict = Verdict::open(folder, head.id);
+        Ok(Self { head, tar, map, fetches, permits, source, patience, verdict, last_demand })
     }
 
     pub fn digest(&self) -> &Digest {
@@ -81,9 +88,22 @@ impl Layer {
         self.map.checked_count()
     }
 
+    /// Whether the whole tar was here once, and had the DiffID that the index names.
+    pub fn is_proved(&self) -> bool {
+        self.verdict.is_proved()
+    }
+
+    /// When a reader last had to wait for something that was not here.
+    pub fn last_demand(&self) -> Option<Instant> {
+        *self.last_demand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Fills `out` with bytes of the tar if all of them are on this disk and known to be right; says whether they
     /// are. Asks nobody.
     pub fn read_local(&self, start: u64, out: &mut [u8]) -> io::Result<bool> {
+        if self.verdict.is_revoked() {
+            return Err(io::Error::other(ReadError::Revoked { layer: *self.digest() }));
+        }
         let range = start..start.saturating_add(out.len() as u64);
         let local = self.head.index.spans.covering(range).all(|span| self.map.is_checked(span));
         if local {
@@ -99,6 +119,9 @@ impl Layer {
         out: &mut [u8],
         urgency: Urgency,
     ) -> Result<(), ReadError> {
+        if self.verdict.is_revoked() {
+            return Err(ReadError::Revoked { layer: *self.digest() });
+        }
         let end = start.saturating_add(out.len() as u64);
         let spans = self.head.index.spans.covering(start..end);
         let missing: Vec<SpanIndex> = spans.filter(|&span| !self.map.is_checked(span)).collect();
@@ -123,12 +146,31 @@ impl Layer {
         Ok(())
     }
 
-    /// Makes sure that a span is there, for nobody in particular.
-    pub async fn fill(self: &Arc<Self>, span: SpanIndex) -> Result<(), ReadError> {
-        if self.map.is_checked(span) {
+    /// Makes sure that a span is on this disk, for nobody in particular.
+    pub async fn fill(self: &Arc<Self>, span: SpanIndex) -> Result<(), FillError> {
+        if !self.map.is_checked(span) {
+            self.span(span, Urgency::Fill).await?;
+        }
+        if self.map.is_checked(span) { Ok(()) } else { Err(FillError::DiskFull) }
+    }
+
+    /// Compares the tar, which must be whole, with the DiffID of the index. If they differ, nobody reads this layer
+    /// any more, and the source is told.
+    pub async fn prove(self: &Arc<Self>) -> Result<(), FillError> {
+        let layer = self.clone();
+        let hashed = tokio::task::spawn_blocking(move || {
+            let got = hash_tar(&layer.tar).map_err(|error| layer.disk(error))?;
+            let right = got == layer.index().diff_id;
+            let noted = if right { layer.verdict.prove() } else { layer.verdict.revoke() };
+            noted.map_err(|error| layer.disk(error))?;
+            Ok(got)
+        });
+        let got = hashed.await.unwrap_or(Err(ReadError::ShutDown { layer: *self.digest() }))?;
+        if self.verdict.is_proved() {
             return Ok(());
         }
-        self.span(span, Urgency::Fill).await.map(drop)
+        self.source.revoke(self.digest(), self.head.id).await;
+        Err(FillError::DiffId { got })
     }
 
     /// Puts the spans that were written so far where a loss of power leaves them. Blocks.
@@ -140,6 +182,9 @@ impl Layer {
 
     /// A span, fetched once however many ask for it. One who is in more of a hurry than who asked before asks anew.
     fn span(self: &Arc<Self>, span: SpanIndex, urgency: Urgency) -> Shared<BoxFuture<'static, Fetched>> {
+        if urgency == Urgency::Demand {
+            *self.last_demand.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
         let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = fetches.running.get(&span)
             && running.urgency >= urgency
@@ -267,6 +312,20 @@ impl Layer {
 impl Drop for Layer {
     fn drop(&mut self) {
         self.sync();
+    }
+}
+
+fn hash_tar(tar: &File) -> io::Result<Digest> {
+    let mut hasher = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut piece = vec![0; PIECE];
+    let mut at = 0;
+    loop {
+        let len = tar.read_at(&mut piece, at)?;
+        if len == 0 {
+            return Ok(Digest::sha256(hasher.finish().as_ref().try_into().unwrap_or_default()));
+        }
+        hasher.update(piece.get(..len).unwrap_or_default());
+        at += len as u64;
     }
 }
 

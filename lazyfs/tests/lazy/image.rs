@@ -1,6 +1,6 @@
 //! An image of three layers that holds whatever is hard to get right, and the same as plain folders.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, XattrFlags};
-use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::folder;
 
@@ -165,6 +164,10 @@ fn inherit(root: &Path, path: &Path, below: &[PathBuf]) {
     let found = below.iter().find_map(|lower| Some((lower, fs::metadata(lower.join(name)).ok()?)));
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let Some((lower, meta)) = found.filter(|(_, meta)| meta.is_dir()) else {
+        // As any folder that is made in one with the set-group-id bit.
+        let parent = fs::metadata(path.parent().unwrap()).unwrap();
+        let group = if parent.mode() & 0o2000 == 0 { 0 } else { parent.gid() };
+        std::os::unix::fs::chown(path, Some(0), Some(group)).unwrap();
         return set_time(path, 0, 0);
     };
     std::os::unix::fs::chown(path, Some(meta.uid()), Some(meta.gid())).unwrap();
@@ -174,27 +177,4 @@ fn inherit(root: &Path, path: &Path, below: &[PathBuf]) {
         rustix::fs::lsetxattr(path, "user.of-the-folder", &value[..len], XattrFlags::empty()).unwrap();
     }
     set_time(path, meta.mtime(), meta.mtime_nsec());
-}
-
-pub(crate) struct Mounted(PathBuf);
-
-impl Mounted {
-    /// Shows folders over each other, the lowest first.
-    pub(crate) fn overlay(lower: &[PathBuf], at: PathBuf) -> Self {
-        fs::create_dir_all(&at).unwrap();
-        let lower: Vec<&str> = lower.iter().rev().map(|path| path.to_str().unwrap()).collect();
-        let options = CString::new(format!("lowerdir={}", lower.join(":"))).unwrap();
-        rustix::mount::mount("overlay", &at, "overlay", MountFlags::RDONLY, &*options).unwrap();
-        Self(at)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        rustix::mount::unmount(&self.0, UnmountFlags::empty()).unwrap();
-    }
 }

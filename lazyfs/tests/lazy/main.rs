@@ -5,11 +5,13 @@
 #[path = "../folder/mod.rs"]
 mod folder;
 mod image;
+mod layers_become_whole;
 mod mounted_image_is_the_unpacked_one;
 mod readers_under_load;
 #[path = "../layers/samples.rs"]
 #[allow(dead_code, reason = "shared with the tests of indexes")]
 mod samples;
+mod served;
 mod source;
 mod spans_are_fetched_once_and_checked;
 mod spans_outlast_the_process;

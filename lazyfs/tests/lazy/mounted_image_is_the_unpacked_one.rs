@@ -5,47 +5,14 @@ use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::mount::UnmountFlags;
 use shoal_lazyfs::fs::EMPTY;
-use shoal_lazyfs::fuse::FuseMount;
-use shoal_lazyfs::images::Images;
 use shoal_lazyfs::span_cache::Patience;
 
 use super::folder::{seen, short};
-use super::image::{self, Mounted};
+use super::image;
 use super::samples;
+use super::served::{Overlay, Served, can_mount};
 use super::source::{Mood, Source};
-
-/// A filesystem that is being served, unmounted at the end.
-pub(crate) struct Served {
-    pub(crate) images: Images,
-    pub(crate) at: PathBuf,
-    mount: Option<FuseMount>,
-}
-
-impl Served {
-    pub(crate) async fn new(folder: &Path, source: Arc<Source>, patience: Patience) -> Self {
-        let at = folder.join("fs");
-        fs::create_dir_all(&at).unwrap();
-        let images = Images::open(&folder.join("cache"), source, patience).await.unwrap();
-        let mount = FuseMount::new(images.fs().clone(), &at).unwrap();
-        Self { images, at, mount: Some(mount) }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        rustix::mount::unmount(&self.at, UnmountFlags::empty()).unwrap();
-        self.mount.take().unwrap().join().unwrap();
-    }
-}
-
-/// Whether anything can be mounted here. With `CI=true` it must.
-pub(crate) fn can_mount() -> bool {
-    let can = rustix::process::geteuid().is_root() && fs::File::open("/dev/fuse").is_ok();
-    assert!(can || std::env::var("CI").as_deref() != Ok("true"), "needs root and /dev/fuse");
-    can
-}
 
 fn same(got: &Path, want: &Path) {
     let (got, want) = (seen(got), seen(want));
@@ -90,8 +57,8 @@ async fn an_image_with_everything_that_is_hard_to_get_right() {
         assert_eq!(lazy.keys().collect::<Vec<_>>(), plain.keys().collect::<Vec<_>>());
     }
     let (of_plain, of_lazy) = (folder.path().join("of-plain"), folder.path().join("of-lazy"));
-    let want = Mounted::overlay(&plain, of_plain);
-    let got = Mounted::overlay(&lazy, of_lazy);
+    let want = Overlay::new(&plain, of_plain);
+    let got = Overlay::new(&lazy, of_lazy);
     same(got.path(), want.path());
     same(got.path(), want.path());
     listings_agree_with_files(got.path());
@@ -99,10 +66,10 @@ async fn an_image_with_everything_that_is_hard_to_get_right() {
 
     // One layer needs a second folder for overlayfs, and whiteouts of nothing do not show.
     let empty = served.at.join(EMPTY);
-    let got = Mounted::overlay(&[empty.clone(), lazy[1].clone()], folder.path().join("one-lazy"));
+    let got = Overlay::new(&[empty.clone(), lazy[1].clone()], folder.path().join("one-lazy"));
     fs::create_dir(folder.path().join("empty")).unwrap();
     let plain = [folder.path().join("empty"), plain[1].clone()];
-    let want = Mounted::overlay(&plain, folder.path().join("one-plain"));
+    let want = Overlay::new(&plain, folder.path().join("one-plain"));
     assert!(!got.path().join("gone").exists());
     assert_eq!(seen(got.path()).keys().collect::<Vec<_>>(), seen(want.path()).keys().collect::<Vec<_>>());
 }

@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use ring::digest::{SHA256, digest};
 use shoal_lazyfs::build::{BuildSink, IndexBuilder};
-use shoal_lazyfs::index::encode_head;
+use shoal_lazyfs::index::{IndexId, LayerIndex, encode_head};
 use shoal_lazyfs::source::{LayerSource, SourceError, Urgency};
 use shoal_proto::Digest;
 use tokio::sync::Semaphore;
@@ -34,6 +34,7 @@ pub(crate) struct Source {
     mood: Mutex<Mood>,
     pub(crate) gate: Semaphore,
     asked: AtomicUsize,
+    revoked: Mutex<Vec<Digest>>,
 }
 
 struct Windows(Vec<u8>);
@@ -56,15 +57,26 @@ impl Source {
             mood: Mutex::new(Mood::Serves),
             gate: Semaphore::new(0),
             asked: AtomicUsize::new(0),
+            revoked: Mutex::default(),
         }
     }
 
     pub(crate) fn add(&self, layer: Vec<u8>, span_size: u64) -> Digest {
+        self.index_and_add(layer, span_size, |_| {})
+    }
+
+    /// With an index that lies about the DiffID.
+    pub(crate) fn add_forged(&self, layer: Vec<u8>, span_size: u64) -> Digest {
+        self.index_and_add(layer, span_size, |index| index.diff_id = Digest::sha256([7; 32]))
+    }
+
+    fn index_and_add(&self, layer: Vec<u8>, span_size: u64, change: impl Fn(&mut LayerIndex)) -> Digest {
         let name = Digest::sha256(digest(&SHA256, &layer).as_ref().try_into().unwrap());
         let mut builder =
             IndexBuilder::new(name, layer.len() as u64, span_size, Windows(Vec::new())).unwrap();
         builder.push(&layer).unwrap();
-        let built = builder.finish().unwrap();
+        let mut built = builder.finish().unwrap();
+        change(&mut built.index);
         let mut index = encode_head(&built.index, &built.window_lengths).unwrap();
         index.extend_from_slice(&built.sink.0);
         self.layers.lock().unwrap().insert(name, (layer.into(), index.into()));
@@ -78,6 +90,11 @@ impl Source {
     /// Ranges of layers, not of indexes, that were asked for.
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Layers whose index was said to lie.
+    pub(crate) fn revoked(&self) -> Vec<Digest> {
+        self.revoked.lock().unwrap().clone()
     }
 
     async fn answer(&self, layer: Digest, bytes: Bytes, urgency: Urgency) -> Result<Bytes, SourceError> {
@@ -127,5 +144,9 @@ impl LayerSource for Source {
             self.answer(*layer, bytes, urgency).await
         }
         .boxed()
+    }
+
+    fn revoke<'a>(&'a self, layer: &'a Digest, _index: IndexId) -> BoxFuture<'a, ()> {
+        async move { self.revoked.lock().unwrap().push(*layer) }.boxed()
     }
 }
