@@ -3,6 +3,7 @@
 mod bench;
 mod cluster;
 mod demo;
+mod fs;
 mod log;
 mod mount;
 mod output;
@@ -34,6 +35,9 @@ enum Command {
     Pull(pull::PullArguments),
     /// Mount an image as a folder; its files are read from its layers as somebody reads them
     Mount(mount::MountArguments),
+    /// Serve the files of a mount (started by `shoal mount`)
+    #[command(hide = true)]
+    Fs(fs::FsArguments),
     /// Show what a node holds, whom it talks to, and where its bytes came from
     Status(status::StatusArguments),
     /// Measure how fast images reach every node: on this machine, or simulated
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Scheduler(arguments) => serve::scheduler(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Pull(arguments) => pull::run(arguments),
+        Command::Fs(arguments) => fs::run(arguments),
         Command::Mount(arguments) => mount::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Bench(command) => bench::run(command),

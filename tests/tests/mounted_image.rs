@@ -11,8 +11,11 @@ mod image;
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use folder::{seen, short};
 use serde_json::json;
@@ -179,6 +182,69 @@ async fn told_to_end_it_waits_for_who_still_reads() {
         assert!(std::time::Instant::now() < deadline, "it did not end");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+}
+
+/// The process that serves the files of a `shoal mount`: its only child.
+fn server_of(process: &Process) -> Option<u32> {
+    let pid = process.pid().unwrap();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_process_that_serves_is_killed_again_and_again_no_reader_sees_an_error() {
+    if !can_mount(Needs { root: true, programs: &[] }) {
+        return;
+    }
+    let case = case();
+    let process = mounted(&case.image, &case.at, &case.folder.path().join("log")).await;
+    let want = fs::read(case.folder.path().join("made/middle/large")).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..8)
+        .map(|seed| {
+            let (stop, want, at) = (stop.clone(), want.clone(), case.at.clone());
+            std::thread::spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let mut reads = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let file = fs::File::open(at.join("large")).unwrap();
+                    // Out of the page cache, so that it is asked for again.
+                    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+                    let start = random.usize(..want.len() - 5000);
+                    let mut out = vec![0; 5000];
+                    file.read_exact_at(&mut out, start as u64).unwrap();
+                    assert!(out == want[start..start + 5000], "bytes at {start}");
+                    assert!(fs::read_dir(at.join("plain")).unwrap().count() > 3);
+                    reads += 1;
+                }
+                reads
+            })
+        })
+        .collect();
+    let mut killed = Vec::new();
+    let deadline = Process::readiness_deadline();
+    while killed.len() < 4 {
+        assert!(std::time::Instant::now() < deadline, "killed {killed:?} only");
+        let Some(server) = server_of(&process).filter(|server| !killed.contains(server)) else {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            continue;
+        };
+        // At any point of its life, from its first instructions on, but the mount's readers must come in between.
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        assert!(Command::new("kill").args(["-9", &server.to_string()]).status().unwrap().success());
+        killed.push(server);
+    }
+    while server_of(&process).is_none_or(|server| killed.contains(&server)) {
+        assert!(std::time::Instant::now() < deadline, "no successor");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        assert!(reader.join().unwrap() > 0);
+    }
+    let mut process = process;
+    assert!(process.stop().await.success());
+    assert!(!is_mounted(&case.at));
 }
 
 #[tokio::test]

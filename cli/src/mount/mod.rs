@@ -1,24 +1,23 @@
 //! `shoal mount`: an image as a folder, read as far as somebody reads it.
+//!
+//! This process mounts and unmounts, and keeps the mount's descriptor; another one, `shoal fs`, serves the files and
+//! may die. So nothing here may look into the mount: it would wait for a process that it has to start.
 
-mod layout;
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use shoal_lazyfs::fill::{Pace, fill};
 use shoal_lazyfs::fs::EMPTY;
-use shoal_lazyfs::fuse::FuseMount;
-use shoal_lazyfs::images::Images;
+use shoal_lazyfs::fuse::Device;
 use shoal_lazyfs::overlay;
-use shoal_lazyfs::span_cache::Patience;
-use tokio::task::JoinHandle;
 
+use crate::fs::LayoutSource;
 use crate::log::{self, LogFormat};
 use crate::{pull, serve};
-use layout::LayoutSource;
+use server::Server;
 
 #[derive(Debug, Args)]
 pub(crate) struct MountArguments {
@@ -52,47 +51,45 @@ pub(crate) fn run(arguments: MountArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<ExitCode> {
-    let (path, tag) = layout_and_tag(&arguments.image)?;
-    let source = LayoutSource::new(&path);
-    let layers = source.layers(tag, &arguments.platform)?;
+    let (layout, tag) = layout_and_tag(&arguments.image)?;
+    let layers = LayoutSource::new(&layout).layers(tag, &arguments.platform)?;
     let scratch = tempfile::Builder::new().prefix("shoal-").tempdir().context("cannot make a folder")?;
     let cache = arguments.cache.clone().unwrap_or_else(|| scratch.path().join("cache"));
-    let images = Images::open(&cache, Arc::new(source), Patience::default()).await?;
-    let slots = images.add(&layers).await?;
     let below = scratch.path().join("fs");
     std::fs::create_dir(&below)?;
-    let served = FuseMount::new(images.fs().clone(), &below);
-    let served = served.context("cannot mount a FUSE filesystem (modprobe fuse may help)")?;
-    // overlayfs takes no single folder: an empty one is below all.
-    let names = slots.iter().map(|slot| slot.0.to_string());
-    let lower: Vec<_> = std::iter::once(EMPTY.to_owned()).chain(names).map(|name| below.join(name)).collect();
-    let mounted = overlay::mount(&lower, folder);
-    // What is mounted over it holds it.
+    let device = Device::mount(&below).context("cannot mount a FUSE filesystem (modprobe fuse may help)")?;
+    let mounted = async {
+        let server = Server::start(device, &cache, &layout, &layers, arguments).await?;
+        // overlayfs takes no single folder: an empty one is below all.
+        let names = [EMPTY].into_iter().chain(server.folders.iter().map(String::as_str));
+        let lower: Vec<_> = names.map(|name| below.join(name)).collect();
+        overlay::mount(&lower, folder)?;
+        anyhow::Ok(server)
+    }
+    .await;
+    // What is mounted over it holds it; else it ends here.
     overlay::unmount(&below)?;
-    mounted?;
+    let server = mounted?;
     crate::output::line(&format!(
         "{} is mounted on {} ({} layers); Ctrl-C or umount ends it",
         arguments.image,
         folder.display(),
         layers.len()
     ))?;
-    if arguments.eager {
-        tokio::spawn(fill(images.layers(&slots), Pace::EAGER));
-    }
-    until_unmounted(folder, tokio::task::spawn_blocking(move || served.join())).await
+    until_unmounted(folder, server).await
 }
 
 /// Waits for a signal and unmounts, or until somebody else did; then until the last reader is gone, or a second
 /// signal.
-async fn until_unmounted(
-    folder: &Path,
-    mut served: JoinHandle<std::io::Result<()>>,
-) -> anyhow::Result<ExitCode> {
+async fn until_unmounted(folder: &Path, mut server: Server) -> anyhow::Result<ExitCode> {
     tokio::select! {
         told = serve::told_to_stop() => told?,
-        ended = &mut served => {
-            ended??;
-            return Ok(ExitCode::SUCCESS);
+        ended = server.ended() => {
+            if ended.is_err() {
+                // Nobody can read it any more.
+                overlay::unmount(folder)?;
+            }
+            return ended.map(|()| ExitCode::SUCCESS);
         }
     }
     let unused = overlay::unmount(folder).with_context(|| format!("cannot unmount {}", folder.display()))?;
@@ -104,7 +101,7 @@ async fn until_unmounted(
     }
     tokio::select! {
         told = serve::told_to_stop() => told?,
-        ended = &mut served => ended??,
+        ended = server.ended() => ended?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use shoal_lazyfs::fuse::FuseMount;
+use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
 use shoal_lazyfs::overlay;
 use shoal_lazyfs::span_cache::Patience;
@@ -23,7 +23,7 @@ impl Served {
         let at = folder.join("fs");
         fs::create_dir_all(&at).unwrap();
         let images = Images::open(&folder.join("cache"), source, patience).await.unwrap();
-        let mount = FuseMount::new(images.fs().clone(), &at).unwrap();
+        let mount = FuseMount::serve(images.fs().clone(), &Device::mount(&at).unwrap()).unwrap();
         Self { images, at, mount: Some(mount) }
     }
 }

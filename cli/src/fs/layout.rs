@@ -51,7 +51,7 @@ struct Manifest {
 }
 
 /// A layout folder.
-pub(super) struct LayoutSource {
+pub(crate) struct LayoutSource {
     folder: PathBuf,
     /// Index files of layers that were asked for.
     indexes: std::sync::Mutex<HashMap<Digest, Arc<OnceCell<Bytes>>>>,
@@ -64,12 +64,12 @@ impl fmt::Debug for LayoutSource {
 }
 
 impl LayoutSource {
-    pub(super) fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), indexes: std::sync::Mutex::default() }
     }
 
     /// The layers of an image for a platform, lowest first. Without a tag the folder must hold one image only.
-    pub(super) fn layers(&self, tag: Option<&str>, platform: &str) -> anyhow::Result<Vec<Digest>> {
+    pub(crate) fn layers(&self, tag: Option<&str>, platform: &str) -> anyhow::Result<Vec<Digest>> {
         let mut manifest: Manifest = read_json(&self.folder.join("index.json"))
             .with_context(|| format!("{} is no OCI layout", self.folder.display()))?;
         if let Some(tag) = tag {
