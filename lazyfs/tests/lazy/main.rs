@@ -4,6 +4,7 @@
 
 #[path = "../folder/mod.rs"]
 mod folder;
+mod full_disk;
 mod image;
 mod layers_become_whole;
 mod mounted_image_is_the_unpacked_one;
