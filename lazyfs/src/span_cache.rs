@@ -17,9 +17,10 @@ mod retry;
 mod verdict;
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::ops::Range;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -72,7 +73,9 @@ impl SpanCache {
         patience: Patience,
     ) -> Result<Arc<Self>, CacheError> {
         let failed = |error| CacheError::Folder { folder: folder.to_owned(), error };
-        fs::create_dir_all(folder.join("layers")).map_err(failed)?;
+        // Private images may be in it.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder.join("layers"));
+        made.map_err(failed)?;
         let lock = File::create(folder.join("lock")).map_err(failed)?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
             match errno {

@@ -158,6 +158,8 @@ async fn told_to_end_it_waits_for_who_still_reads() {
     }
     let case = case();
     let mut process = mounted(&case.image, &case.at, &case.folder.path().join("log")).await;
+    // A service's processes are all told at once.
+    let server = server_of(&process).unwrap();
     let mut reader = Command::new("cat")
         .current_dir(&case.at)
         .arg("/dev/stdin")
@@ -166,7 +168,8 @@ async fn told_to_end_it_waits_for_who_still_reads() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let signalled = Command::new("kill").arg(process.pid().unwrap().to_string()).status().unwrap();
+    let all = [server.to_string(), process.pid().unwrap().to_string()];
+    let signalled = Command::new("kill").args(all).status().unwrap();
     assert!(signalled.success());
     let deadline = Process::readiness_deadline();
     while is_mounted(&case.at) {

@@ -16,6 +16,7 @@ use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
 use shoal_lazyfs::span_cache::Patience;
 use shoal_proto::Digest;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::log::{self, LogFormat};
 use crate::serve;
@@ -55,6 +56,8 @@ pub(crate) fn run(arguments: FsArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(arguments: FsArguments, device: Device) -> anyhow::Result<ExitCode> {
+    // Whoever stops a service tells all of its processes. This one ends when the mount does, not before its readers.
+    let _told = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let source = Arc::new(LayoutSource::new(&arguments.layout));
     let images = Images::open(&arguments.cache, source, Patience::default()).await?;
     let slots = images.add(&arguments.layers).await?;

@@ -1,6 +1,7 @@
 //! What was read once is there after a restart, without anybody else, and still only if it is right.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,4 +122,12 @@ async fn a_layer_without_an_index_is_not_opened() {
     let cache = SpanCache::open(folder.path(), source, PATIENCE).unwrap();
     let error = cache.layer(&Digest::sha256([9; 32])).await.unwrap_err();
     assert!(matches!(error, CacheError::Source(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_cannot_read_what_is_cached() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("deep/cache");
+    SpanCache::open(&cache, Arc::new(Source::new()), PATIENCE).unwrap();
+    assert_eq!(fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
 }
