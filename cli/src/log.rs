@@ -13,6 +13,16 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// As the command line takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 const DEFAULT: &str = "info";
 static JSON: AtomicBool = AtomicBool::new(false);
 

@@ -3,7 +3,9 @@
 mod bench;
 mod cluster;
 mod demo;
+mod fs;
 mod log;
+mod mount;
 mod output;
 mod pull;
 mod serve;
@@ -31,6 +33,11 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Pull an image through a node, with progress, into an OCI layout folder or nowhere
     Pull(pull::PullArguments),
+    /// Mount an image as a folder; its files are read from its layers as somebody reads them
+    Mount(mount::MountArguments),
+    /// Serve the files of a mount (started by `shoal mount`)
+    #[command(hide = true)]
+    Fs(fs::FsArguments),
     /// Show what a node holds, whom it talks to, and where its bytes came from
     Status(status::StatusArguments),
     /// Measure how fast images reach every node: on this machine, or simulated
@@ -53,6 +60,8 @@ fn main() -> ExitCode {
         Command::Scheduler(arguments) => serve::scheduler(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Pull(arguments) => pull::run(arguments),
+        Command::Fs(arguments) => fs::run(arguments),
+        Command::Mount(arguments) => mount::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Bench(command) => bench::run(command),
         Command::Cluster(command) => cluster::run(command),

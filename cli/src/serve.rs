@@ -14,7 +14,7 @@ use crate::log::{self, LogFormat};
 
 /// Threads for disk and hashing at most. Each needs some memory, and a disk is not faster with more.
 const BLOCKING_THREADS: usize = 16;
-const BLOCKING_MAY_LAST: Duration = Duration::from_secs(2);
+pub(crate) const BLOCKING_MAY_LAST: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(crate) struct DaemonArguments {
@@ -40,7 +40,8 @@ pub(crate) struct SchedulerArguments {
     check: bool,
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+/// The runtime of all that runs until it is told to stop.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -49,7 +50,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Waits for SIGTERM or SIGINT.
-async fn told_to_stop() -> anyhow::Result<()> {
+pub(crate) async fn told_to_stop() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

@@ -2,9 +2,17 @@
 //! cache of its uncompressed tar, and the filesystem over it. Knows spans and blobs' ranges, never peers.
 
 pub mod build;
+pub mod chain;
+pub mod fill;
+pub mod fs;
+pub mod fuse;
+pub mod images;
 pub mod index;
 mod inflate;
+pub mod overlay;
+pub mod source;
 mod span;
+pub mod span_cache;
 mod tar;
 pub mod tree;
 

@@ -79,6 +79,22 @@ impl Containerd {
         Ok(())
     }
 
+    /// Unpacks the images of an OCI archive with the overlay snapshotter.
+    pub async fn import(&self, archive: &Path) -> Result<Finished, ProgramError> {
+        let archive = archive.display().to_string();
+        self.ctr(&["images", "import", "--snapshotter", "overlayfs", &archive]).await
+    }
+
+    /// Mounts an unpacked image, to be read only.
+    pub async fn mount(&self, reference: &str, at: &Path) -> Result<Finished, ProgramError> {
+        let at = at.display().to_string();
+        self.ctr(&["images", "mount", "--snapshotter", "overlayfs", reference, &at]).await
+    }
+
+    pub async fn unmount(&self, at: &Path) -> Result<Finished, ProgramError> {
+        self.ctr(&["images", "unmount", &at.display().to_string()]).await
+    }
+
     async fn compare(&self, subject: &Digest, want: &Bytes) -> Result<(), ProgramError> {
         let got = self.ctr(&["content", "get", &subject.to_string()]).await?.stdout;
         if got == *want {

@@ -1,0 +1,18 @@
+//! What the cache of spans and the filesystem over it promise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::cast_possible_truncation)]
+
+#[path = "../folder/mod.rs"]
+mod folder;
+mod full_disk;
+mod image;
+mod layers_become_whole;
+mod mounted_image_is_the_unpacked_one;
+mod readers_under_load;
+#[path = "../layers/samples.rs"]
+#[allow(dead_code, reason = "shared with the tests of indexes")]
+mod samples;
+mod served;
+mod source;
+mod spans_are_fetched_once_and_checked;
+mod spans_outlast_the_process;

@@ -1,0 +1,149 @@
+//! Each span comes once, whoever waits for it, and only right bytes are ever read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_lazyfs::index::SpanIndex;
+use shoal_lazyfs::source::Urgency;
+use shoal_lazyfs::span_cache::{Layer, Patience, ReadError, SpanCache};
+
+use super::samples::{self, SPAN};
+use super::source::{Mood, Source};
+
+struct Case {
+    tar: Vec<u8>,
+    source: Arc<Source>,
+    layer: Arc<Layer>,
+    _cache: Arc<SpanCache>,
+    _folder: tempfile::TempDir,
+}
+
+async fn case(deadline: Duration) -> Case {
+    let tar = samples::tar(11, 2_000_000);
+    let source = Arc::new(Source::new());
+    let digest = source.add(samples::gzip(&tar, 6), SPAN);
+    let folder = tempfile::tempdir().unwrap();
+    let cache = SpanCache::open(folder.path(), source.clone(), Patience { deadline }).unwrap();
+    let layer = cache.layer(&digest).await.unwrap();
+    Case { tar, source, layer, _cache: cache, _folder: folder }
+}
+
+const LONG: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_millis(200);
+
+async fn read(layer: &Arc<Layer>, start: usize, len: usize) -> Result<Vec<u8>, ReadError> {
+    let mut out = vec![0xee; len];
+    layer.read(start as u64, &mut out, Urgency::Demand).await.map(|()| out)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_range_is_the_tars_and_what_is_there_is_not_asked_for_again() {
+    let case = case(LONG).await;
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..200 {
+        let start = random.usize(..case.tar.len());
+        let len = random.usize(..300_000).min(case.tar.len() - start);
+        assert!(
+            read(&case.layer, start, len).await.unwrap() == case.tar[start..start + len],
+            "{start} {len}"
+        );
+    }
+    assert!(read(&case.layer, 0, case.tar.len()).await.unwrap() == case.tar);
+    assert_eq!(case.source.asked(), case.layer.index().spans.len());
+    let mut out = vec![0; case.tar.len()];
+    assert!(case.layer.read_local(0, &mut out).unwrap() && out == case.tar);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_beyond_the_tars_end_is_an_error() {
+    let case = case(LONG).await;
+    assert!(read(&case.layer, case.tar.len() - 5, 10).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_readers_of_a_span_wait_for_one_fetch() {
+    let case = case(LONG).await;
+    case.source.becomes(Mood::Waits);
+    let readers: Vec<_> = (0..64)
+        .map(|_| {
+            let layer = case.layer.clone();
+            tokio::spawn(async move { read(&layer, 10, 1000).await })
+        })
+        .collect();
+    while case.source.asked() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!case.layer.read_local(10, &mut [0; 1000]).unwrap());
+    case.source.gate.add_permits(1);
+    for reader in readers {
+        assert!(reader.await.unwrap().unwrap() == case.tar[10..1010]);
+    }
+    assert_eq!(case.source.asked(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_ends_though_its_reader_went_away() {
+    let case = case(LONG).await;
+    case.source.becomes(Mood::Waits);
+    let layer = case.layer.clone();
+    let reader = tokio::spawn(async move { read(&layer, 10, 1000).await });
+    while case.source.asked() == 0 {
+        tokio::task::yield_now().await;
+    }
+    reader.abort();
+    case.source.gate.add_permits(1);
+    assert!(read(&case.layer, 10, 1000).await.unwrap() == case.tar[10..1010]);
+    assert_eq!(case.source.asked(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_overtakes_the_fill() {
+    let case = case(LONG).await;
+    case.source.becomes(Mood::FillWaits);
+    let layer = case.layer.clone();
+    let fill = tokio::spawn(async move { layer.fill(SpanIndex(0)).await });
+    while case.source.asked() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(read(&case.layer, 0, 1000).await.unwrap() == case.tar[..1000]);
+    case.source.gate.add_permits(1);
+    fill.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_are_an_error_and_the_next_read_tries_again() {
+    let case = case(LONG).await;
+    case.source.becomes(Mood::Lies);
+    for _ in 0..2 {
+        let error = read(&case.layer, 0, 1000).await.unwrap_err();
+        assert!(matches!(error, ReadError::Span { .. }), "{error}");
+    }
+    assert_eq!(case.layer.spans_present(), 0);
+    case.source.becomes(Mood::Serves);
+    assert!(read(&case.layer, 0, 1000).await.unwrap() == case.tar[..1000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_nobody_to_serve_a_read_ends_at_its_deadline_and_the_next_one_recovers() {
+    let case = case(SHORT).await;
+    for mood in [Mood::Gone, Mood::Waits] {
+        case.source.becomes(mood);
+        let error = read(&case.layer, 0, 1000).await.unwrap_err();
+        assert!(matches!(error, ReadError::Source { .. }), "{error}");
+    }
+    case.source.becomes(Mood::Serves);
+    assert!(read(&case.layer, 0, 1000).await.unwrap() == case.tar[..1000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_waits_until_bytes_can_be_had_again() {
+    let case = case(LONG).await;
+    case.source.becomes(Mood::Gone);
+    let layer = case.layer.clone();
+    let reader = tokio::spawn(async move { read(&layer, 0, 1000).await });
+    while case.source.asked() < 3 {
+        tokio::task::yield_now().await;
+    }
+    case.source.becomes(Mood::Serves);
+    assert!(reader.await.unwrap().unwrap() == case.tar[..1000]);
+}
