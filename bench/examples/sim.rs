@@ -26,6 +26,7 @@ fn main() -> anyhow::Result<()> {
                 "uploads" => t.peer.uploads = u,
                 "fast" => t.peer.when_fast = u,
                 "lbf" => t.tracker.leases_when_fast = u,
+                "l1" => t.tracker.leases_at_first = u,
                 "have" => t.peer.have_delay = std::time::Duration::from_micros(n),
                 "window" => t.peer.window = u,
                 "ahead" => t.peer.reader_ahead = u,

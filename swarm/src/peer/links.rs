@@ -164,6 +164,12 @@ impl Pace {
         self.measured(len).unwrap_or(EXPECTED)
     }
 
+    /// The same where others are sent chunks of this length: small ones are soon gone, whatever was measured.
+    pub(super) fn expected_of_others(&self, len: u64) -> Duration {
+        let share = as_f64(len) / as_f64(1 << 20);
+        self.measured(len).unwrap_or_else(|| EXPECTED.mul_f64(share.min(1.0)))
+    }
+
     /// The same, once something was measured.
     pub(super) fn measured(&self, len: u64) -> Option<Duration> {
         let time = Duration::from_secs_f64((self.median * as_f64(len)).clamp(0.0, 3600.0));

@@ -47,7 +47,6 @@ enum Timer {
     Starving(Key),
     RoundWait(Key),
     LeaseEnds(Key, LeaseToken),
-    Hedge(u64),
     Connect(NodeId),
     IdleLink(NodeId),
     Report,
@@ -173,7 +172,9 @@ impl PeerMachine {
 
     /// When to send [`PeerEvent::Tick`], unless another event comes first. Ask after the actions were taken.
     pub fn next_timeout(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let request = self.requests.values().map(|request| request.look_at).min();
+        timer.into_iter().chain(request).min()
     }
 
     /// What a chunk must hash to: that of the held chunk, else the only claim's.
@@ -221,6 +222,7 @@ impl PeerMachine {
     }
 
     fn fire_timers(&mut self) {
+        self.look_at_overdue();
         while let Some(&(at, timer)) = self.timers.first()
             && at <= self.now
         {
@@ -231,7 +233,6 @@ impl PeerMachine {
                 Timer::Starving(key) => self.look_for_starving(key),
                 Timer::RoundWait(key) => self.round_wait_over(key),
                 Timer::LeaseEnds(key, token) => self.lease_may_end(key, token),
-                Timer::Hedge(request) => self.overdue(request),
                 Timer::Connect(node) => self.connect(node),
                 Timer::IdleLink(node) => self.close_if_idle(node),
                 Timer::Report => self.report_next(),

@@ -20,6 +20,9 @@ pub struct TrackerConfig {
     /// lease. At 10 Gbit/s, with 10 ms to the first byte, all was read after 1.26 times the bound with 6 leases and
     /// after 1.18 with 8; at 50 Mbit/s the first byte of a blob reached the last of 16 nodes 2.4 and 3.9 s late.
     pub leases_when_fast: usize,
+    /// Origin leases for one blob before its first chunk is here; with each chunk that comes there may be one more. The first
+    /// chunks get the line for themselves: all readers wait for them.
+    pub leases_at_first: usize,
     /// Origin leases at once for one origin.
     pub leases_per_origin: usize,
     /// Origin leases for one blob that one node holds while others could have them. Two, so that the next one is there
@@ -50,8 +53,9 @@ impl Default for TrackerConfig {
             far_neighbours: 2,
             per_rack: 2,
             lease_chunks: 8,
-            leases_per_blob: 6,
-            leases_when_fast: 8,
+            leases_per_blob: 8,
+            leases_when_fast: 12,
+            leases_at_first: 1,
             leases_per_origin: 32,
             leases_per_node: 2,
             leases_per_zone: 6,

@@ -82,6 +82,11 @@ impl TrackerMachine {
         if fast { self.config.leases_when_fast } else { self.config.leases_per_blob }
     }
 
+    fn leases_now(&self, swarm: &Swarm) -> usize {
+        let here = usize::try_from(swarm.places.present()).unwrap_or(usize::MAX);
+        self.leases_per_blob(swarm).min(here.saturating_add(self.config.leases_at_first))
+    }
+
     /// How long a lease may go without progress.
     pub(super) fn lease_time(&self, swarm: &Swarm) -> Duration {
         let pace = self.origins.get(&swarm.id.origin).and_then(|origin| origin.pace);
@@ -99,7 +104,7 @@ impl TrackerMachine {
         let needs = swarm.places.absent() > 0
             && !whole
             && !swarm.lessees.is_empty()
-            && swarm.origin_grants < if swarm.one_stream { 1 } else { self.leases_per_blob(swarm) };
+            && swarm.origin_grants < if swarm.one_stream { 1 } else { self.leases_now(swarm) };
         let given = u64::from(swarm.chunks() - swarm.places.absent()) * 1000;
         let share = u32::try_from(given / u64::from(swarm.chunks().max(1))).unwrap_or(1000);
         let place = needs.then_some((swarm.chunks() > SMALL, share));
