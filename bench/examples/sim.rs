@@ -34,6 +34,7 @@ fn main() -> anyhow::Result<()> {
                 "maxn" => t.peer.max_neighbours = u,
                 "n" => t.tracker.neighbours = u,
                 "lc" => t.tracker.lease_chunks = u as u32,
+                "lcf" => t.tracker.lease_chunks_when_fast = u as u32,
                 "lb" => t.tracker.leases_per_blob = u,
                 "lz" => t.tracker.leases_per_zone = u,
                 "ln" => t.tracker.leases_per_node = u,

@@ -78,6 +78,8 @@ pub struct PeerMachine {
     next_request: u64,
     uploads: Uploads,
     pace: Pace,
+    /// Seconds for a byte of the last chunk that was read from an origin.
+    line: f64,
     /// Bytes that may be fetched twice.
     spare: f64,
     session: Session,
@@ -111,6 +113,7 @@ impl PeerMachine {
             next_request: 0,
             uploads: Uploads::default(),
             pace: Pace::default(),
+            line: 0.0,
             spare: 0.0,
             session: Session::default(),
             timers: BTreeSet::new(),
@@ -244,6 +247,10 @@ impl PeerMachine {
     /// How many of something, of which there are so many on an ordinary link, there are on this node's.
     fn slots(&self, ordinary: usize) -> usize {
         if self.pace.is_fast() { ordinary * self.config.when_fast } else { ordinary }
+    }
+
+    fn is_slow(&self) -> bool {
+        self.pace.is_slow(self.line)
     }
 
     /// Decides what follows from all that was taken in.

@@ -263,17 +263,17 @@ impl PeerMachine {
             let at = request.since + self.pace.expected(len);
             if at > self.now {
                 search.note(at);
-            } else if let Some(from) = self.other_holder(swarm, *chunk, request.from) {
+            } else if let Some(from) = self.other_holder(swarm, *chunk, &[request.from]) {
                 return Some((*chunk, from));
             }
         }
         None
     }
 
-    /// Somebody else who has a chunk that was asked for already.
-    pub(super) fn other_holder(&self, swarm: &Swarm, chunk: u32, asked: NodeId) -> Option<NodeId> {
+    /// Somebody else who has a chunk that these were asked for already.
+    pub(super) fn other_holder(&self, swarm: &Swarm, chunk: u32, asked: &[NodeId]) -> Option<NodeId> {
         let mut open = self.open_neighbours(swarm);
-        open.retain(|open| open.node != asked);
+        open.retain(|open| !asked.contains(&open.node));
         self.open_holder(swarm, chunk, &open, &mut self.rng.clone())
     }
 

@@ -219,10 +219,15 @@ impl PeerMachine {
             return;
         }
         let Some(swarm) = self.swarms.get(&request.key) else { return };
-        let alone = swarm.asked.get(&request.chunk).is_none_or(|asked| asked.len() < 2);
+        let asked = swarm.asked.get(&request.chunk).map_or(&[][..], Vec::as_slice);
+        let first = asked.iter().copied().find(|other| *other != number);
         let allowed = self.spare + (CREDIT - 1.0) * as_f64(request.len) >= 0.0;
-        let other = self.other_holder(swarm, request.chunk, request.from);
-        if let (true, true, Some(from)) = (alone, allowed, other) {
+        let nodes: Vec<NodeId> =
+            asked.iter().filter_map(|asked| self.requests.get(asked)).map(|asked| asked.from).collect();
+        let other = self.other_holder(swarm, request.chunk, &nodes);
+        if let (true, Some(from)) = (allowed && (first.is_none() || request.twice), other) {
+            // The second takes long as well: the first is given up for a third.
+            self.cancel(first.into_iter().collect());
             self.ask(Choice { key: request.key, chunk: request.chunk, from, twice: true });
         }
         // Look again: later there may be somebody else.
