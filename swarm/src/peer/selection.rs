@@ -132,7 +132,10 @@ impl PeerMachine {
                 link.is_up() && (link.requests >= self.config.per_neighbour || link.busy_until > self.now)
             })
         };
-        let useful = swarm.neighbours.iter().filter(|(_, neighbour)| neighbour.has.any_not_in(&swarm.held, swarm.front));
+        let useful = swarm
+            .neighbours
+            .iter()
+            .filter(|(_, neighbour)| neighbour.has.any_not_in(&swarm.held, swarm.front));
         let mut shut = useful.filter(|(node, _)| is_shut(node)).peekable();
         if shut.peek().is_none() {
             return;
@@ -198,7 +201,9 @@ impl PeerMachine {
         swarm.asked.keys().for_each(|chunk| {
             window.remove(ChunkIndex(*chunk));
         });
-        for chunk in swarm.leases.values().filter(|held| held.is_origin()).flat_map(|held| held.lease.chunks.clone()) {
+        for chunk in
+            swarm.leases.values().filter(|held| held.is_origin()).flat_map(|held| held.lease.chunks.clone())
+        {
             window.remove(ChunkIndex(chunk));
         }
         window
