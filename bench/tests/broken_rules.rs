@@ -43,6 +43,18 @@ fn without_zones_chunks_cross_again_and_again() {
 }
 
 #[test]
+fn without_lease_order_clients_wait_for_their_first_byte() {
+    let waits = |line: &str| {
+        let mode = outcome(line).mode;
+        mode.first_byte_last_s.unwrap() / mode.last_s
+    };
+    assert!(waits(CLUSTER) < 0.3, "{}", waits(CLUSTER));
+    let broken: Vec<f64> =
+        (1..=3).map(|seed| waits(&format!("{CLUSTER} --without lease-order --seed {seed}"))).collect();
+    assert!(broken.iter().sum::<f64>() / 3.0 > 0.4, "{broken:?}");
+}
+
+#[test]
 fn a_run_that_breaks_a_rule_tells_how_to_repeat_it() {
     let mut arguments = arguments("--nodes 3 --size 1MiB --scenario origin-throttled --origin-latency 1000s");
     arguments.silence = std::time::Duration::from_secs(1);

@@ -85,22 +85,39 @@ impl ChunkSet {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
-        self.words.iter().enumerate().flat_map(|(slot, &word)| {
-            let base = u32::try_from(slot).unwrap_or(u32::MAX).saturating_mul(64);
-            std::iter::successors(Some(word), |w| Some(w & w.wrapping_sub(1)))
-                .take_while(|w| *w != 0)
-                .map(move |w| ChunkIndex(base + w.trailing_zeros()))
-        })
+        (0u32..).step_by(64).zip(&self.words).flat_map(|(base, word)| ones(base, *word))
     }
 
     /// The chunks that are not in the set, from `start` on, in order.
-    pub fn missing_from(&self, start: ChunkIndex) -> impl Iterator<Item = ChunkIndex> + '_ {
-        (start.0..self.len).map(ChunkIndex).filter(|index| !self.contains(*index))
+    pub fn missing_from(&self, start: ChunkIndex) -> impl Iterator<Item = ChunkIndex> + use<'_> {
+        let first = start.0 - start.0 % 64;
+        let words = (first..).step_by(64).zip(self.words.iter().skip(start.slot() / 64));
+        let missing = words.flat_map(|(base, word)| ones(base, !word));
+        let len = self.len;
+        missing.skip_while(move |index| index.0 < start.0).take_while(move |index| index.0 < len)
     }
 
-    /// Whether this set has a chunk that the other one, of the same length, does not have.
-    pub fn any_not_in(&self, other: &Self) -> bool {
-        self.words.iter().zip(&other.words).any(|(mine, theirs)| mine & !theirs != 0)
+    /// The chunks that are in both sets, which are of the same length, in order.
+    pub fn common<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = ChunkIndex> + 'a {
+        let words = self.words.iter().zip(&other.words).map(|(mine, theirs)| mine & theirs);
+        (0u32..).step_by(64).zip(words).flat_map(|(base, word)| ones(base, word))
+    }
+
+    /// Adds what is in both of two sets of the same length as this one.
+    pub fn add_common(&mut self, one: &Self, other: &Self) {
+        for ((word, one), other) in self.words.iter_mut().zip(&one.words).zip(&other.words) {
+            let new = one & other & !*word;
+            *word |= new;
+            self.count += new.count_ones();
+        }
+    }
+
+    /// Whether this set has a chunk that the other one, of the same length, does not have; those long before `from` are
+    /// not looked at.
+    #[inline]
+    pub fn any_not_in(&self, other: &Self, from: u32) -> bool {
+        let words = self.words.iter().zip(&other.words).skip(from as usize / 64);
+        words.into_iter().any(|(mine, theirs)| mine & !theirs != 0)
     }
 
     /// How many chunks are there without a gap from the first on.
@@ -140,6 +157,13 @@ impl ChunkSet {
     }
 }
 
+/// The chunks that the set bits of a word stand for.
+fn ones(base: u32, word: u64) -> impl Iterator<Item = ChunkIndex> {
+    std::iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)))
+        .take_while(|word| *word != 0)
+        .map(move |word| ChunkIndex(base + word.trailing_zeros()))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::cast_possible_truncation)]
@@ -151,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_a_set_of_numbers(len in 0u32..300, ops in prop::collection::vec((any::<bool>(), 0u32..320), 0..200)) {
+        fn behaves_as_a_set_of_numbers(len in 0u32..300, start in 0u32..320, ops in prop::collection::vec((any::<bool>(), 0u32..320), 0..200)) {
             let mut set = ChunkSet::empty(len);
             let mut model = BTreeSet::new();
             for (add, index) in ops {
@@ -167,7 +191,19 @@ mod tests {
             let prefix: BTreeSet<u32> = (0..set.prefix()).collect();
             let mut other = ChunkSet::empty(len);
             prefix.iter().for_each(|index| { other.insert(ChunkIndex(*index)); });
-            prop_assert_eq!(set.any_not_in(&other), !model.is_subset(&prefix));
+            prop_assert_eq!(set.any_not_in(&other, 0), !model.is_subset(&prefix));
+            let missing: Vec<u32> = (start..len).filter(|index| !model.contains(index)).collect();
+            prop_assert_eq!(set.missing_from(ChunkIndex(start)).map(|i| i.0).collect::<Vec<_>>(), missing);
+            let odd: Vec<ChunkIndex> = (0..len).filter(|index| index % 3 == 1).map(ChunkIndex).collect();
+            odd.iter().for_each(|index| { other.insert(*index); });
+            let both: Vec<ChunkIndex> = set.iter().filter(|index| other.contains(*index)).collect();
+            prop_assert_eq!(set.common(&other).collect::<Vec<_>>(), both);
+            let mut sum = ChunkSet::full(len);
+            odd.iter().for_each(|index| { sum.remove(*index); });
+            let mut expected = sum.clone();
+            set.common(&other).for_each(|index| { expected.insert(index); });
+            sum.add_common(&set, &other);
+            prop_assert_eq!(sum, expected);
             prop_assert_eq!(ChunkSet::from_bytes(len, &set.to_bytes()).unwrap(), set);
         }
     }

@@ -1,13 +1,28 @@
 //! Who a node is.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
 use libp2p_identity::{PeerId, PublicKey, ed25519};
 
 /// A node's identity: its Ed25519 public key. Shown as the libp2p `PeerId` (`12D3KooW…`).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId([u8; 32]);
+
+impl Ord for NodeId {
+    // The order of the bytes. Keys differ in their first ones, so comparing those as a number nearly always decides; maps
+    // of nodes compare a great deal.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.head().cmp(&other.head()).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for NodeId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// Why bytes or a text are not a node's identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +49,11 @@ impl NodeId {
 
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    fn head(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
     /// The public key, to check signatures with; `None` when the bytes are not a point of the curve.

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::{ChunkLayout, Digest, LayoutError};
 
 /// The name of a registry as images name it: `docker.io`, `registry.example.com:5000`, `[::1]:5000`.
-/// Lower case; no scheme, no path.
+/// Lower case; no scheme, no path. Cheap to clone: every entry names its swarm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RegistryName(Box<str>);
+pub struct RegistryName(Arc<str>);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a registry's name: write host or host:port")]

@@ -10,7 +10,7 @@ use shoal_proto::message::{
 };
 use shoal_proto::{ChunkIndex, ChunkSet, Entry, NodeId, SignedEntry, SwarmId};
 use shoal_swarm::Time;
-use shoal_swarm::tracker::{TrackerAction, TrackerEvent, TrackerMachine};
+use shoal_swarm::tracker::{TrackerAction, TrackerConfig, TrackerEvent, TrackerMachine};
 
 /// A tracker, open, whose members all want one blob.
 struct Desk {
@@ -26,8 +26,14 @@ fn node(number: u8) -> NodeId {
 }
 
 impl Desk {
+    /// All leases are given at once: only one of these tests is about how they begin.
     fn new(seed: u64, members: u8, swarm: SwarmId) -> Self {
-        let tracker = TrackerMachine::new(config(), 9, seed);
+        let at_once = TrackerConfig { leases_at_first: usize::MAX, ..config() };
+        Self::with(at_once, seed, members, swarm)
+    }
+
+    fn with(config: TrackerConfig, seed: u64, members: u8, swarm: SwarmId) -> Self {
+        let tracker = TrackerMachine::new(config, 9, seed);
         let mut desk = Self { tracker, now: Time::ZERO, swarm, leases: Vec::new(), revoked: Vec::new() };
         for number in 1..=members {
             let info = PeerInfo { node: node(number), addresses: Vec::new(), place: Place::default() };
@@ -135,6 +141,22 @@ fn a_chunk_leased_again_while_its_first_lease_runs_leaves_no_chunk_behind() {
     let rest: std::collections::BTreeSet<u32> =
         desk.leases[before..].iter().flat_map(|(_, lease)| lease.chunks.clone()).collect();
     assert!((start + 1..lease.chunks.end).all(|chunk| rest.contains(&chunk)), "{rest:?}");
+}
+
+#[test]
+fn the_first_chunks_have_the_origins_line_for_themselves() {
+    let mut desk = Desk::with(config(), 2, 12, blob(1, 200 * MIB));
+    let given: Vec<u32> = desk.leases.iter().map(|(_, lease)| lease.chunks.start).collect();
+    assert_eq!(given, [0], "{:?}", desk.leases);
+    let (first, lease) = desk.leases[0].clone();
+    for chunk in 0..4 {
+        // As on a slow line.
+        desk.now += ms(200);
+        desk.progress(&lease, first, chunk..chunk + 1);
+    }
+    // One more at once with each chunk; the first one has ended.
+    let starts: Vec<u32> = desk.leases.iter().map(|(_, lease)| lease.chunks.start).collect();
+    assert_eq!(starts, [0, 4, 8, 12, 16, 20], "{:?}", desk.leases);
 }
 
 #[test]

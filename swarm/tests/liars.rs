@@ -33,6 +33,8 @@ fn a_lease_holder_that_signs_wrong_bytes_is_found_out_and_all_finish() {
         // Whoever lied is not among those who finish.
         world.nodes[0].complete.insert(swarm.clone(), world.now);
         world.run_until_complete(&swarm, secs(60));
+        // The last one's machine is yet to hear that the digest matched.
+        world.run_for(ms(100));
         let liar = world.nodes[0].info.node;
         let shunned = world.tracker.as_ref().unwrap().snapshot().shunned;
         assert_eq!(shunned, [liar], "seed {seed}");

@@ -175,6 +175,8 @@ pub enum Rule {
     Verification,
     /// Each chunk crosses into a zone once.
     Zones,
+    /// Leases are given in the order in which clients read: without it a client begins somewhere in the blob.
+    LeaseOrder,
 }
 
 impl SimArguments {

@@ -12,7 +12,7 @@ use slab::Slab;
 use super::arguments::{Rule, SimArguments};
 use super::event::{Event, Step, Ticket};
 use super::flows::{FlowId, Flows};
-use super::image::{BlobId, Image};
+use super::image::{Blob, BlobId, Image};
 use super::lease_watch::LeaseWatch;
 use super::meter::Meter;
 use super::node::{Manner, Node, Number, number_of};
@@ -67,6 +67,8 @@ pub(super) struct World {
     pub(super) awaited: usize,
     pub(super) steps: usize,
     chunk_cost: Nanos,
+    /// Where in a blob clients begin to read, of 1.
+    begin_at: f64,
 }
 
 pub(super) fn time(nanos: Nanos) -> Time {
@@ -77,11 +79,13 @@ impl World {
     pub(super) fn new(arguments: &SimArguments, tuning: Tuning, image: Image) -> Self {
         let mut flows = Flows::default();
         let topology = Topology::new(&mut flows, arguments);
+        let mut rng = fastrand::Rng::with_seed(arguments.seed);
+        let begin_at = if arguments.without.contains(&Rule::LeaseOrder) { rng.f64() } else { 0.0 };
         Self {
             arguments: arguments.clone(),
             tuning,
             image,
-            rng: fastrand::Rng::with_seed(arguments.seed),
+            rng,
             queue: Queue::new(),
             flows,
             cargo: Vec::new(),
@@ -102,6 +106,7 @@ impl World {
             awaited: 0,
             steps: 0,
             chunk_cost: nanos(arguments.chunk_cost),
+            begin_at,
         }
     }
 
@@ -191,7 +196,7 @@ impl World {
         let blob = node.next_layer;
         if let Some(known) = self.image.blobs.get(blob) {
             node.next_layer += 1;
-            let chunks = 0..known.layout.count();
+            let chunks = first_read(self.begin_at, known)..known.layout.count();
             let swarm = known.swarm.clone();
             self.handle(number, PeerEvent::Want { swarm, reader: 1, chunks });
         }
@@ -321,7 +326,7 @@ impl World {
         let truth = self.image.truth(blob, chunk);
         let now = self.queue.now;
         let node = &mut self.nodes[number as usize];
-        if chunk == 0 {
+        if chunk == first_read(self.begin_at, &self.image.blobs[blob]) {
             node.first_byte.get_or_insert(now);
         }
         node.copies[blob].insert(chunk, value, truth)
@@ -478,6 +483,12 @@ impl World {
             self.queue.after(every, Event::Sample);
         }
     }
+}
+
+/// The chunk that a client reads first.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the blob's chunks")]
+fn first_read(begin_at: f64, blob: &Blob) -> u32 {
+    (f64::from(blob.layout.count()) * begin_at) as u32
 }
 
 pub(super) fn attestation(swarm: &SwarmId, signer: NodeId) -> SignedAttestation {

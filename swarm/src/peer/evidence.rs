@@ -74,6 +74,11 @@ impl Evidence {
         self.readers.as_ref().is_none_or(|readers| readers.contains(signer))
     }
 
+    /// Whether every claim counts: in the first round.
+    pub(super) fn counts_all(&self) -> bool {
+        self.readers.is_none()
+    }
+
     /// Whether a claim counts.
     pub(super) fn counts(&self, chunk: u32, claim: ClaimRef) -> bool {
         if let ClaimRef::Map(map) = claim

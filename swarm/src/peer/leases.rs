@@ -5,6 +5,7 @@ use std::time::Duration;
 use shoal_proto::message::{Lease, LeaseFailure, LeaseKind, NodeMessage};
 use shoal_proto::{ChunkIndex, LeaseToken, NodeId, SignedEntry, SwarmId};
 
+use super::links::as_f64;
 use super::swarm_state::{HeldLease, Swarm};
 use super::transfers::Request;
 use super::{Key, PeerAction, PeerMachine, Timer};
@@ -33,7 +34,7 @@ impl PeerMachine {
         let ends = self.now + lease.lasts;
         self.wake_at(ends, Timer::LeaseEnds(key, lease.token));
         if let Some(swarm) = self.swarms.get_mut(&key) {
-            swarm.leases.insert(lease.token, HeldLease { lease: lease.clone(), ends });
+            swarm.leases.insert(lease.token, HeldLease { lease: lease.clone(), ends, moved: self.now });
         }
         match lease.kind.clone() {
             LeaseKind::Origin => {
@@ -112,6 +113,10 @@ impl PeerMachine {
         let chunk = entry.index.0;
         let new = swarm.hold(chunk, claim);
         swarm.progress.entry(entry.token).or_default().push(signed.clone());
+        if let Some(held) = swarm.leases.get_mut(&entry.token) {
+            let took = self.now.since(std::mem::replace(&mut held.moved, self.now));
+            self.line = took.as_secs_f64() / as_f64(swarm.layout.len_of(entry.index).max(1));
+        }
         if new {
             swarm.fresh.push(chunk);
             // Nobody else has it yet.

@@ -23,6 +23,8 @@ const SAMPLES: usize = 31;
 const SAMPLE_MIN: u64 = 64 << 10;
 /// A MiB over a link of 10 Gbit/s takes 3 to 7 ms with four to eight at once; one of 1 Gbit/s is never so fast.
 const FAST: Duration = Duration::from_millis(8);
+/// A MiB over a link of 1 Gbit/s takes up to 35 ms with four at once; one of 100 Mbit/s takes 85 ms alone.
+const SLOW: Duration = Duration::from_millis(60);
 /// What a chunk is expected to take before anything was measured: a slow link, so that nothing is asked twice early.
 const EXPECTED: Duration = Duration::from_millis(700);
 
@@ -159,9 +161,22 @@ impl Pace {
         self.median > 0.0 && self.median * as_f64(1 << 20) <= FAST.as_secs_f64()
     }
 
+    /// Whether a MiB takes so long that it should not share the line with many; a guess from the origin's `line`, seconds
+    /// for a byte, before anything was measured.
+    pub(super) fn is_slow(&self, line: f64) -> bool {
+        let pace = if self.samples.is_empty() { line } else { self.median };
+        pace * as_f64(1 << 20) > SLOW.as_secs_f64()
+    }
+
     /// What a chunk of this length takes, by the median.
     pub(super) fn expected(&self, len: u64) -> Duration {
         self.measured(len).unwrap_or(EXPECTED)
+    }
+
+    /// The same where others are sent chunks of this length: small ones are soon gone, whatever was measured.
+    pub(super) fn expected_of_others(&self, len: u64) -> Duration {
+        let share = as_f64(len) / as_f64(1 << 20);
+        self.measured(len).unwrap_or_else(|| EXPECTED.mul_f64(share.min(1.0)))
     }
 
     /// The same, once something was measured.

@@ -47,7 +47,6 @@ enum Timer {
     Starving(Key),
     RoundWait(Key),
     LeaseEnds(Key, LeaseToken),
-    Hedge(u64),
     Connect(NodeId),
     IdleLink(NodeId),
     Report,
@@ -79,6 +78,8 @@ pub struct PeerMachine {
     next_request: u64,
     uploads: Uploads,
     pace: Pace,
+    /// Seconds for a byte of the last chunk that was read from an origin.
+    line: f64,
     /// Bytes that may be fetched twice.
     spare: f64,
     session: Session,
@@ -112,6 +113,7 @@ impl PeerMachine {
             next_request: 0,
             uploads: Uploads::default(),
             pace: Pace::default(),
+            line: 0.0,
             spare: 0.0,
             session: Session::default(),
             timers: BTreeSet::new(),
@@ -173,7 +175,9 @@ impl PeerMachine {
 
     /// When to send [`PeerEvent::Tick`], unless another event comes first. Ask after the actions were taken.
     pub fn next_timeout(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let request = self.requests.values().map(|request| request.look_at).min();
+        timer.into_iter().chain(request).min()
     }
 
     /// What a chunk must hash to: that of the held chunk, else the only claim's.
@@ -221,6 +225,7 @@ impl PeerMachine {
     }
 
     fn fire_timers(&mut self) {
+        self.look_at_overdue();
         while let Some(&(at, timer)) = self.timers.first()
             && at <= self.now
         {
@@ -231,7 +236,6 @@ impl PeerMachine {
                 Timer::Starving(key) => self.look_for_starving(key),
                 Timer::RoundWait(key) => self.round_wait_over(key),
                 Timer::LeaseEnds(key, token) => self.lease_may_end(key, token),
-                Timer::Hedge(request) => self.overdue(request),
                 Timer::Connect(node) => self.connect(node),
                 Timer::IdleLink(node) => self.close_if_idle(node),
                 Timer::Report => self.report_next(),
@@ -243,6 +247,10 @@ impl PeerMachine {
     /// How many of something, of which there are so many on an ordinary link, there are on this node's.
     fn slots(&self, ordinary: usize) -> usize {
         if self.pace.is_fast() { ordinary * self.config.when_fast } else { ordinary }
+    }
+
+    fn is_slow(&self) -> bool {
+        self.pace.is_slow(self.line)
     }
 
     /// Decides what follows from all that was taken in.

@@ -4,9 +4,10 @@
 //! the rarest among the first missing ones, ties by chance. Among the nodes that have a chunk: the
 //! least loaded, of the fastest class, by chance.
 
-use shoal_proto::{ChunkIndex, ChunkValue, NodeId};
+use shoal_proto::{ChunkIndex, ChunkSet, ChunkValue, NodeId};
 
 use super::evidence::ClaimRef;
+use super::links::Link;
 use super::swarm_state::{Neighbour, Reader, Swarm};
 use super::{Key, PeerMachine, Timer};
 use crate::Time;
@@ -118,8 +119,8 @@ impl PeerMachine {
             let link = self.links.get(node).filter(|link| link.is_up())?;
             let free = link.requests < self.config.per_neighbour && link.busy_until <= self.now;
             let rank = (link.slow > 0, link.pace_class(median), link.requests);
-            let useful = free && neighbour.has.any_not_in(&swarm.held);
-            (useful && self.is_usable(node)).then_some(Open { node: *node, neighbour, rank })
+            let useful = free && neighbour.has.any_not_in(&swarm.held, swarm.front);
+            (useful && self.is_link_usable(link)).then_some(Open { node: *node, neighbour, rank })
         });
         open.collect()
     }
@@ -131,20 +132,23 @@ impl PeerMachine {
                 link.is_up() && (link.requests >= self.config.per_neighbour || link.busy_until > self.now)
             })
         };
-        let useful = swarm.neighbours.iter().filter(|(_, neighbour)| neighbour.has.any_not_in(&swarm.held));
+        let useful = swarm
+            .neighbours
+            .iter()
+            .filter(|(_, neighbour)| neighbour.has.any_not_in(&swarm.held, swarm.front));
         let mut shut = useful.filter(|(node, _)| is_shut(node)).peekable();
         if shut.peek().is_none() {
             return;
         }
-        let in_front = swarm.readers.values().flat_map(|reader| self.in_front_of(swarm, reader));
-        let wanted: Vec<u32> = self.window(swarm).chain(in_front).collect();
+        let mut wanted = self.window(swarm);
+        for chunk in swarm.readers.values().flat_map(|reader| self.in_front_of(swarm, reader)) {
+            wanted.insert(ChunkIndex(chunk));
+        }
         for (node, neighbour) in shut {
-            let sends = |chunk: &&u32| {
-                neighbour.has.contains(ChunkIndex(**chunk)) && can_send(swarm, **chunk, neighbour)
-            };
-            if let Some(chunk) = wanted.iter().find(sends) {
+            let mut sent = wanted.common(&neighbour.has).map(|index| index.0);
+            if let Some(chunk) = sent.find(|chunk| can_send(swarm, *chunk, neighbour)) {
                 // Not now; the search notes why.
-                self.can_ask_for(swarm, *chunk, node, neighbour, search);
+                self.can_ask_for(swarm, chunk, node, neighbour, search);
             }
         }
     }
@@ -189,10 +193,20 @@ impl PeerMachine {
     }
 
     /// The chunks among which the rarest is asked for.
-    fn window<'a>(&self, swarm: &'a Swarm) -> impl Iterator<Item = u32> + use<'a> {
-        let missing = swarm.missing().filter(|chunk| !swarm.asked.contains_key(chunk));
-        let window = missing.take(self.slots(self.config.window));
-        window.filter(|chunk| swarm.copies_of(*chunk) > 0 && !swarm.is_leased(*chunk))
+    fn window(&self, swarm: &Swarm) -> ChunkSet {
+        let mut window = ChunkSet::empty(swarm.chunks());
+        for chunk in swarm.missing().take(self.slots(self.config.window) + swarm.asked.len()) {
+            window.insert(ChunkIndex(chunk));
+        }
+        swarm.asked.keys().for_each(|chunk| {
+            window.remove(ChunkIndex(*chunk));
+        });
+        for chunk in
+            swarm.leases.values().filter(|held| held.is_origin()).flat_map(|held| held.lease.chunks.clone())
+        {
+            window.remove(ChunkIndex(chunk));
+        }
+        window
     }
 
     fn pick_rarest(
@@ -204,10 +218,13 @@ impl PeerMachine {
         if open.is_empty() {
             return None;
         }
+        let window = self.window(swarm);
+        let mut near = ChunkSet::empty(swarm.chunks());
+        open.iter().for_each(|open| near.add_common(&window, &open.neighbour.has));
         // There is nobody to spread chunks to, and what comes in order is hashed from memory, not read back for it.
         let alone = swarm.neighbours.len() == 1;
         let mut rarest: Option<((u16, u32), u32, NodeId)> = None;
-        for chunk in self.window(swarm) {
+        for ChunkIndex(chunk) in near.iter() {
             let rank = (swarm.copies_of(chunk), if alone { 0 } else { rng.u32(..) });
             if rarest.is_none_or(|(known, ..)| rank < known)
                 && let Some(from) = self.open_holder(swarm, chunk, open, rng)
@@ -253,17 +270,17 @@ impl PeerMachine {
             let at = request.since + self.pace.expected(len);
             if at > self.now {
                 search.note(at);
-            } else if let Some(from) = self.other_holder(swarm, *chunk, request.from) {
+            } else if let Some(from) = self.other_holder(swarm, *chunk, &[request.from]) {
                 return Some((*chunk, from));
             }
         }
         None
     }
 
-    /// Somebody else who has a chunk that was asked for already.
-    pub(super) fn other_holder(&self, swarm: &Swarm, chunk: u32, asked: NodeId) -> Option<NodeId> {
+    /// Somebody else who has a chunk that these were asked for already.
+    pub(super) fn other_holder(&self, swarm: &Swarm, chunk: u32, asked: &[NodeId]) -> Option<NodeId> {
         let mut open = self.open_neighbours(swarm);
-        open.retain(|open| open.node != asked);
+        open.retain(|open| !asked.contains(&open.node));
         self.open_holder(swarm, chunk, &open, &mut self.rng.clone())
     }
 
@@ -305,22 +322,35 @@ impl PeerMachine {
         self.is_near(node) || self.zones_open()
     }
 
+    fn is_link_usable(&self, link: &Link) -> bool {
+        self.is_link_near(link) || self.zones_open()
+    }
+
     /// Whether a node stands in this node's zone. One that came by itself is not known yet; with a single zone it can
     /// only be near.
     pub(super) fn is_near(&self, node: &NodeId) -> bool {
-        let place = self.links.get(node).and_then(|link| link.info.as_ref()).map(|info| &info.place);
+        self.links.get(node).map_or(self.me.place.zone.is_empty(), |link| self.is_link_near(link))
+    }
+
+    fn is_link_near(&self, link: &Link) -> bool {
+        let place = link.info.as_ref().map(|info| &info.place);
         place.map_or(self.me.place.zone.is_empty(), |place| place.zone == self.me.place.zone)
     }
 }
 
 /// Whether what this neighbour claims to have may be what is wanted.
 fn can_send(swarm: &Swarm, chunk: u32, neighbour: &Neighbour) -> bool {
+    if neighbour.failed.contains(&chunk) {
+        return false;
+    }
+    // What is noted as a neighbour's has a known value.
+    if swarm.own_map.is_none() && swarm.evidence.counts_all() {
+        return true;
+    }
     let claim = neighbour.claim(chunk);
     let Some(value) = swarm.evidence.value(chunk, claim) else { return false };
     let known = swarm.own_map.and_then(|map| swarm.evidence.value(chunk, ClaimRef::Map(map)));
-    known.is_none_or(|known| known == value)
-        && swarm.evidence.counts(chunk, claim)
-        && !neighbour.failed.contains(&chunk)
+    known.is_none_or(|known| known == value) && swarm.evidence.counts(chunk, claim)
 }
 
 /// Bytes under one map only prove its signer a liar, should they be wrong.

@@ -78,6 +78,8 @@ impl Neighbour {
 pub(super) struct HeldLease {
     pub(super) lease: Lease,
     pub(super) ends: Time,
+    /// When it was granted, or brought its last chunk.
+    pub(super) moved: Time,
 }
 
 impl HeldLease {

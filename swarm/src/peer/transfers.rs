@@ -6,7 +6,7 @@ use shoal_proto::{ChunkIndex, NodeId};
 
 use super::links::{Link, as_f64};
 use super::selection::Choice;
-use super::{FetchOutcome, Key, PeerAction, PeerMachine, REMEMBERED_NODES, Timer};
+use super::{FetchOutcome, Key, PeerAction, PeerMachine, REMEMBERED_NODES};
 use crate::Time;
 
 /// A request that takes longer than this many medians is asked of a second peer.
@@ -31,6 +31,8 @@ pub(super) struct Request {
     pub(super) from: NodeId,
     pub(super) since: Time,
     pub(super) len: u64,
+    /// When it will have taken too long. Not among the timers: nearly all requests end before.
+    pub(super) look_at: Time,
     /// The chunk had been asked of another peer already.
     twice: bool,
 }
@@ -49,12 +51,11 @@ impl PeerMachine {
         let len = swarm.layout.len_of(ChunkIndex(chunk));
         let swarm = swarm.id.clone();
         self.links.entry(from).or_default().requests += 1;
-        self.requests.insert(request, Request { key, chunk, from, since: self.now, len, twice });
+        let look_at = self.now + self.overdue_after(len);
+        self.requests.insert(request, Request { key, chunk, from, since: self.now, len, look_at, twice });
         if twice {
             self.spare -= as_f64(len);
         }
-        let deadline = self.now + self.overdue_after(len);
-        self.wake_at(deadline, Timer::Hedge(request));
         self.act(PeerAction::Fetch { request, from, swarm, index: ChunkIndex(chunk), want });
     }
 
@@ -182,15 +183,21 @@ impl PeerMachine {
     }
 
     fn busy(&mut self, request: &Request) {
-        let chunk_time = self.pace.expected(request.len);
+        let chunk_time = self.pace.expected_of_others(request.len);
         let jitter = self.rng.f64();
         if let Some(link) = self.links.get_mut(&request.from) {
             link.busy(self.now, chunk_time, jitter);
         }
     }
 
+    pub(super) fn look_at_overdue(&mut self) {
+        for number in self.requests_where(|request| request.look_at <= self.now) {
+            self.overdue(number);
+        }
+    }
+
     /// A request takes long: somebody else is asked as well; past the longest time it is given up.
-    pub(super) fn overdue(&mut self, number: u64) {
+    fn overdue(&mut self, number: u64) {
         let Some(request) = self.requests.get(&number).cloned() else { return };
         if let Some(link) = self.links.get_mut(&request.from) {
             link.slow += 1;
@@ -212,16 +219,22 @@ impl PeerMachine {
             return;
         }
         let Some(swarm) = self.swarms.get(&request.key) else { return };
-        let alone = swarm.asked.get(&request.chunk).is_none_or(|asked| asked.len() < 2);
+        let asked = swarm.asked.get(&request.chunk).map_or(&[][..], Vec::as_slice);
+        let first = asked.iter().copied().find(|other| *other != number);
         let allowed = self.spare + (CREDIT - 1.0) * as_f64(request.len) >= 0.0;
-        let other = self.other_holder(swarm, request.chunk, request.from);
-        if let (true, true, Some(from)) = (alone, allowed, other) {
+        let nodes: Vec<NodeId> =
+            asked.iter().filter_map(|asked| self.requests.get(asked)).map(|asked| asked.from).collect();
+        let other = self.other_holder(swarm, request.chunk, &nodes);
+        if let (true, Some(from)) = (allowed && (first.is_none() || request.twice), other) {
+            // The second takes long as well: the first is given up for a third.
+            self.cancel(first.into_iter().collect());
             self.ask(Choice { key: request.key, chunk: request.chunk, from, twice: true });
         }
         // Look again: later there may be somebody else.
         let least = self.config.hedge_after.0;
-        let again = (self.now + least.max(age / 2)).min(request.since + longest);
-        self.wake_at(again, Timer::Hedge(number));
+        if let Some(request) = self.requests.get_mut(&number) {
+            request.look_at = (self.now + least.max(age / 2)).min(request.since + longest);
+        }
     }
 
     fn requests_where(&self, wanted: impl Fn(&Request) -> bool) -> Vec<u64> {

@@ -24,10 +24,10 @@ const LOOKED_AT: usize = 16;
 /// How long after a blob's first member one node gets no more leases than in a crowd: nodes that are told to pull at
 /// the same moment ask within this, and two leases keep a lone node's origin busy meanwhile.
 const GATHERING: Duration = Duration::from_millis(500);
-/// A MiB under one of six leases takes 5 ms from an origin at 10 Gbit/s, 50 ms at 1 Gbit/s.
-const FAST: Duration = Duration::from_millis(8);
-/// What a lease is taken to deliver before anything was measured, bytes per second: a slow link.
-const UNKNOWN_PACE: f64 = 512.0 * 1024.0;
+/// A MiB takes 1 ms from an origin at 10 Gbit/s, 8 ms at 1 Gbit/s.
+const FAST: Duration = Duration::from_micros(1500);
+/// What an origin is taken to deliver before anything was measured, bytes per second: a slow link.
+const UNKNOWN_PACE: f64 = 3072.0 * 1024.0;
 
 /// An upstream registry.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub(super) struct Origin {
     paused_until: Time,
     /// Swarms with chunks to read: whether large, the share given out, the swarm.
     queue: BTreeSet<(bool, u32, SwarmKey)>,
-    /// Seconds for a byte under one lease, smoothed.
+    /// Seconds for a byte over its line, which all leases share, smoothed.
     pace: Option<f64>,
     /// Bytes that lease holders reported.
     pub(super) bytes: u64,
@@ -65,7 +65,8 @@ impl TrackerMachine {
 
     pub(super) fn observe(&mut self, origin: &RegistryName, took: Duration, bytes: u64) {
         let origin = self.origins.entry(origin.clone()).or_default();
-        let sample = took.as_secs_f64() / as_f64(bytes.max(1));
+        let sharing = as_f64(u64::try_from(origin.grants).unwrap_or(u64::MAX).max(1));
+        let sample = took.as_secs_f64() / as_f64(bytes.max(1)) / sharing;
         origin.pace = Some(origin.pace.map_or(sample, |pace| pace + 0.2 * (sample - pace)));
     }
 
@@ -76,17 +77,28 @@ impl TrackerMachine {
         self.timers.insert((origin.paused_until, Timer::Origin(name.clone())));
     }
 
-    fn leases_per_blob(&self, swarm: &Swarm) -> usize {
+    fn is_fast(&self, swarm: &Swarm) -> bool {
         let pace = self.origins.get(&swarm.id.origin).and_then(|origin| origin.pace);
-        let fast = pace.is_some_and(|pace| pace * as_f64(1 << 20) <= FAST.as_secs_f64());
-        if fast { self.config.leases_when_fast } else { self.config.leases_per_blob }
+        pace.is_some_and(|pace| pace * as_f64(1 << 20) <= FAST.as_secs_f64())
+    }
+
+    fn leases_per_blob(&self, swarm: &Swarm) -> usize {
+        if self.is_fast(swarm) { self.config.leases_when_fast } else { self.config.leases_per_blob }
+    }
+
+    fn leases_now(&self, swarm: &Swarm) -> usize {
+        let here = usize::try_from(swarm.places.present()).unwrap_or(usize::MAX);
+        self.leases_per_blob(swarm).min(here.saturating_add(self.config.leases_at_first))
     }
 
     /// How long a lease may go without progress.
     pub(super) fn lease_time(&self, swarm: &Swarm) -> Duration {
-        let pace = self.origins.get(&swarm.id.origin).and_then(|origin| origin.pace);
+        let origin = self.origins.get(&swarm.id.origin);
         let chunk = as_f64(swarm.layout.chunk_size().min(swarm.layout.size()));
-        let expected = chunk * pace.unwrap_or(1.0 / UNKNOWN_PACE);
+        // By then it may share the line with all that may be given.
+        let sharing = origin.map_or(0, |origin| origin.grants).max(self.leases_per_blob(swarm));
+        let sharing = as_f64(u64::try_from(sharing).unwrap_or(u64::MAX));
+        let expected = chunk * sharing * origin.and_then(|origin| origin.pace).unwrap_or(1.0 / UNKNOWN_PACE);
         let longest = self.config.lease_time_max;
         let time = Duration::from_secs_f64((3.0 * expected).clamp(0.0, longest.as_secs_f64()));
         time.max(self.config.lease_time)
@@ -99,7 +111,7 @@ impl TrackerMachine {
         let needs = swarm.places.absent() > 0
             && !whole
             && !swarm.lessees.is_empty()
-            && swarm.origin_grants < if swarm.one_stream { 1 } else { self.leases_per_blob(swarm) };
+            && swarm.origin_grants < if swarm.one_stream { 1 } else { self.leases_now(swarm) };
         let given = u64::from(swarm.chunks() - swarm.places.absent()) * 1000;
         let share = u32::try_from(given / u64::from(swarm.chunks().max(1))).unwrap_or(1000);
         let place = needs.then_some((swarm.chunks() > SMALL, share));
@@ -149,7 +161,9 @@ impl TrackerMachine {
     fn give_origin_lease(&mut self, key: SwarmKey) -> bool {
         let Some(swarm) = self.swarms.get(&key) else { return false };
         let per_blob = u32::try_from(self.leases_per_blob(swarm)).unwrap_or(u32::MAX).max(1);
-        let most = self.config.lease_chunks.max(LEAST);
+        let config = &self.config;
+        let most = if self.is_fast(swarm) { config.lease_chunks_when_fast } else { config.lease_chunks };
+        let most = most.max(LEAST);
         let chunks = swarm.places.first_absent(swarm.places.absent().div_ceil(per_blob).clamp(LEAST, most));
         let (chunks, lasts) = if swarm.one_stream {
             let last = (0..swarm.chunks()).rfind(|chunk| swarm.places.get(*chunk) == Place::Absent);
