@@ -1,0 +1,55 @@
+//! The one thing that lazy layers need from outside: ranges of layers, and of their indexes.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use shoal_proto::Digest;
+
+/// Who waits. More urgent ranges come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// Nobody: the layer is being made whole.
+    Fill,
+    /// Somebody will, presumably soon.
+    Prefetch,
+    /// A reader does.
+    Demand,
+}
+
+/// Why a source has no bytes to give.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// Who could serve it does not answer, or nobody has it at present: to ask again later may help.
+    #[error("nobody can serve {0} at present")]
+    Unavailable(Digest),
+    /// To ask again does not help: the layer has no index, or no index that this node may trust.
+    #[error("{0} has no index")]
+    NoIndex(Digest),
+    /// To ask again does not help: the layer may not be read, or is not known.
+    #[error("{0} may not be read")]
+    Refused(Digest),
+}
+
+/// Serves ranges. Both calls answer with exactly the bytes asked for, or an error; a caller that loses interest
+/// drops the future. What a layer's bytes decode to is checked by whoever asked, what is in an index only as far as
+/// it says so itself: a source gives out only indexes whose builder it trusts.
+pub trait LayerSource: fmt::Debug + Send + Sync + 'static {
+    /// Bytes of the layer's index file, as [`Header`](crate::index::Header) describes it. All calls for one layer
+    /// are about one and the same file.
+    fn index<'a>(
+        &'a self,
+        layer: &'a Digest,
+        range: Range<u64>,
+        urgency: Urgency,
+    ) -> BoxFuture<'a, Result<Bytes, SourceError>>;
+
+    /// Bytes of the layer itself, compressed as it is.
+    fn layer<'a>(
+        &'a self,
+        layer: &'a Digest,
+        range: Range<u64>,
+        urgency: Urgency,
+    ) -> BoxFuture<'a, Result<Bytes, SourceError>>;
+}
