@@ -3,6 +3,7 @@
 mod bench;
 mod cluster;
 mod demo;
+mod index;
 mod log;
 mod output;
 mod pull;
@@ -33,6 +34,8 @@ enum Command {
     Pull(pull::PullArguments),
     /// Show what a node holds, whom it talks to, and where its bytes came from
     Status(status::StatusArguments),
+    /// Show what the index of a layer holds, or would hold
+    Index(index::IndexArguments),
     /// Measure how fast images reach every node: on this machine, or simulated
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Pull(arguments) => pull::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Index(arguments) => index::run(arguments),
         Command::Bench(command) => bench::run(command),
         Command::Cluster(command) => cluster::run(command),
     };

@@ -25,6 +25,9 @@ use crate::admin;
 use crate::blobs::{BlobService, BlockBudget, PassThrough};
 use crate::config::Config;
 use crate::images::{Access, Facts, Mirror, Resolver, Tags};
+use crate::lazy::{
+    Claims, Holders, Images, Indexer, OriginParts, PeerServer, Ranges, Requests, Socket, follow_layers,
+};
 use crate::metrics::Metrics;
 use crate::scrape::{Observed, registry};
 use crate::swarm::{
@@ -58,6 +61,10 @@ pub enum StartError {
     Listen(#[from] shoal_registry_proxy::ListenError),
     #[error("[mirror.tls]")]
     MirrorTls(#[from] shoal_registry_proxy::TlsError),
+    #[error("[lazy] socket = \"{}\"", .path.display())]
+    Lazy { path: PathBuf, source: std::io::Error },
+    #[error("start the thread that builds indexes")]
+    Indexer(#[source] std::io::Error),
     #[error("[admin] listen = \"{address}\"")]
     Admin { address: SocketAddr, source: std::io::Error },
 }
@@ -126,8 +133,19 @@ impl Node {
         let admin_listener = TcpListener::bind(config.admin_listen)
             .await
             .map_err(|source| StartError::Admin { address: config.admin_listen, source })?;
+        let socket = Socket::bind(&config.lazy.socket)
+            .map_err(|source| StartError::Lazy { path: config.lazy.socket.clone(), source })?;
 
         let metrics = Metrics::default();
+        let stop = CancellationToken::new();
+        let indexer = match config.lazy.index {
+            true => {
+                let key = identity.keypair().clone();
+                Indexer::start(store.clone(), key, me, metrics.clone(), stop.clone())
+                    .map_err(StartError::Indexer)?
+            }
+            false => Indexer::off(),
+        };
         let (swarm, inbox) = SwarmHandle::new();
         let budget = BlockBudget::new(config.limits.memory / 2);
         let server = SwarmServer {
@@ -142,7 +160,7 @@ impl Node {
             ..QuicConfig::new(config.peers_listen)
         };
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
-        let endpoint = QuicEndpoint::bind(quic, &tls, Arc::new(server), events)?;
+        let endpoint = QuicEndpoint::bind(quic, &tls, Arc::new(PeerServer::new(server)), events)?;
         let peers_address = endpoint.local_addr();
         let advertised = config.advertise;
         let addresses = if advertised.is_empty() { vec![peers_address] } else { advertised };
@@ -165,6 +183,7 @@ impl Node {
             metrics: metrics.clone(),
             memory: Arc::new(Semaphore::new(memory_permits(config.limits.memory))),
             unreachable: unreachable.clone(),
+            indexer,
         };
         let driver = Driver::new(parts, machine, tracker.clone());
         let scheduler_urls: Arc<[String]> = config.scheduler_urls.clone().into();
@@ -180,14 +199,20 @@ impl Node {
             hello,
         };
 
+        let holders = Holders::new(queries.clone(), swarm.clone(), bulk.clone());
+        let origin = OriginParts { origins: origins.clone(), limit: origin_limit.clone() };
+        let ranges = Ranges::new(store.clone(), bulk.clone(), holders, origin, metrics.clone());
+        let claims = Claims::new(store.clone(), ranges.clone(), config.lazy.index_trust);
+
         let through = PassThrough::new(origins.clone(), origin_limit);
         let blobs = BlobService::new(store.clone(), swarm.clone(), budget, metrics.clone(), through);
         let access = Access::new(store.clone(), queries.clone(), config.freshness);
         let tags =
             Tags::new(access.clone(), store.clone(), queries.clone(), config.freshness, metrics.clone());
         let resolver = Resolver::new(access.clone(), tags, store.clone(), queries);
-        let mirror = Mirror::new(origins.clone(), access, resolver, blobs.clone());
-        let proxy = Proxy::new(Arc::new(mirror), &config.proxy)?;
+        let mirror = Arc::new(Mirror::new(origins.clone(), access, resolver, blobs.clone()));
+        let proxy = Proxy::new(mirror.clone(), &config.proxy)?;
+        let requests = Requests::new(Images::new(mirror), claims, ranges, metrics.clone());
 
         let observed = Observed {
             node: me,
@@ -203,13 +228,14 @@ impl Node {
         };
         let mirror_addresses = listeners.tcp_addresses();
         let admin_address = admin_listener.local_addr().unwrap_or(config.admin_listen);
-        let stop = CancellationToken::new();
         let mirror = tokio::spawn(proxy.serve(listeners, stop.clone().cancelled_owned()));
         restore(store.clone(), swarm.clone()).await;
         let tasks = vec![
             tokio::spawn(driver.run(inbox)),
             tokio::spawn(pass_on(link_events, swarm.clone())),
             tokio::spawn(watch_losses(store.clone(), swarm.clone())),
+            tokio::spawn(follow_layers(store.clone())),
+            tokio::spawn(socket.serve(requests)),
             tokio::spawn(source.run(tracker, swarm, metrics.clone())),
             tokio::spawn(blobs.sweep()),
             tokio::spawn(admin::serve(admin_listener, registry(observed.clone()), observed)),

@@ -4,6 +4,7 @@
 pub mod build;
 pub mod index;
 mod inflate;
+pub mod link;
 pub mod source;
 mod span;
 mod tar;

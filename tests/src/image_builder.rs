@@ -61,6 +61,7 @@ pub struct ImageBuilder {
     multi_platform: bool,
     algorithm: Algorithm,
     artifact: Option<String>,
+    claimed: Option<Vec<String>>,
 }
 
 impl ImageBuilder {
@@ -72,6 +73,7 @@ impl ImageBuilder {
             multi_platform: false,
             algorithm: Algorithm::Sha256,
             artifact: None,
+            claimed: None,
         }
     }
 
@@ -111,6 +113,12 @@ impl ImageBuilder {
         self
     }
 
+    /// The configuration claims these DiffIDs, whatever the layers are.
+    pub fn claiming(mut self, diff_ids: &[Digest]) -> Self {
+        self.claimed = Some(diff_ids.iter().map(Digest::to_string).collect());
+        self
+    }
+
     pub fn build(&self) -> Image {
         let here = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let other = if here == "amd64" { "arm64" } else { "amd64" };
@@ -130,6 +138,7 @@ impl ImageBuilder {
             let media_type = self.artifact.as_deref().unwrap_or(self.format.layer());
             layers.push(self.blob(media_type, gzip(&tar)));
         }
+        let diff_ids = self.claimed.clone().unwrap_or(diff_ids);
         let config = match &self.artifact {
             Some(_) => self.blob("application/vnd.oci.empty.v1+json", b"{}".to_vec()),
             None => self.blob(self.format.config(), config(architecture, self.seed, &diff_ids)),

@@ -36,6 +36,7 @@ mod requirement;
 mod service;
 mod shoal_binary;
 mod skopeo;
+mod span_reader;
 mod tmpfs;
 
 pub use access_log::Access;
@@ -59,3 +60,4 @@ pub use requirement::{Needs, available};
 pub use service::Service;
 pub use shoal_binary::shoal_binary;
 pub use skopeo::Skopeo;
+pub use span_reader::SpanReader;

@@ -64,6 +64,11 @@ impl Node {
         format!("http://{}", self.mirror)
     }
 
+    /// Where the process with the filesystems finds it.
+    pub fn lazy_socket(&self) -> PathBuf {
+        self.data_dir.join("lazy.sock")
+    }
+
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
