@@ -102,6 +102,8 @@ impl Claims {
             }
             claims.push(claim);
         }
+        // By the next time others may have built it.
+        self.ranges.forget_holders(swarm);
         match claims.len() {
             0 if answered => Err(NoClaim::Unknown),
             0 => Err(NoClaim::Nobody),

@@ -155,6 +155,10 @@ impl Ranges {
         self.holders.of(&swarm_of(layer), &layer.context.repository).await
     }
 
+    pub(super) fn forget_holders(&self, layer: &SwarmId) {
+        self.holders.forget(layer);
+    }
+
     /// Asks one member, over a link that is there or is made.
     pub(super) async fn ask(
         &self,
