@@ -1,9 +1,14 @@
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use shoal_lazyfs::VerifiedSpan;
 use shoal_lazyfs::index::{HEADER_LEN, Head, Header, SpanIndex};
 use shoal_lazyfs::link::Link;
 use shoal_lazyfs::source::{LayerSource, SourceError, Urgency};
 use shoal_proto::Digest;
+
+/// How long bytes may be missing: as a reader of a file waits.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reads spans of one layer over a daemon's socket, as the process with the filesystems does.
 #[derive(Clone, Debug)]
@@ -45,11 +50,18 @@ impl SpanReader {
         Ok(decoded.ok().map(|span| span.bytes().clone()))
     }
 
-    /// The span's bytes, after a few attempts.
+    /// The span's bytes: asked for again while nobody has them, and a few times if they are wrong.
     pub async fn read(&self, span: SpanIndex) -> Bytes {
-        for _ in 0..4 {
-            if let Some(bytes) = self.attempt(span).await.unwrap() {
-                return bytes;
+        let deadline = Instant::now() + PATIENCE;
+        let mut wrong = 0;
+        while wrong < 4 {
+            match self.attempt(span).await {
+                Ok(Some(bytes)) => return bytes,
+                Ok(None) => wrong += 1,
+                Err(SourceError::Unavailable(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => panic!("{span:?}: {error}"),
             }
         }
         panic!("{span:?} of {} came wrong each time", self.layer)

@@ -121,7 +121,7 @@ async fn another_node_reads_spans_and_the_registry_sends_no_layer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_scheduler_linked_members_are_asked_and_the_registry_is_the_last_resort() {
+async fn without_a_scheduler_members_are_asked_and_the_registry_is_the_last_resort() {
     if !available(Needs::REGISTRY) {
         return;
     }

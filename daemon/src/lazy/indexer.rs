@@ -155,7 +155,98 @@ fn report(removed: Result<(), StoreError>) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use shoal_lazyfs::index::{HEADER_LEN, Head, Header};
+    use shoal_proto::{Algorithm, SignedIndexClaim, VerifiedChunk};
+    use shoal_store::{ContentHasher, StoreConfig};
+
     use super::*;
+
+    fn put(store: &Store, content: Vec<u8>) -> SwarmId {
+        let swarm = SwarmId {
+            digest: ContentHasher::digest(Algorithm::Sha256, &content),
+            size: content.len() as u64,
+            origin: "registry.test".parse().unwrap(),
+            round: 0,
+        };
+        let layout = swarm.layout().unwrap();
+        let _partial = store.begin(&swarm).unwrap();
+        let chunk = VerifiedChunk::from_origin(&layout, ChunkIndex(0), Bytes::from(content)).unwrap();
+        store.write_chunk(&swarm, chunk, b"").unwrap();
+        store.finish(&swarm, |_| Vec::new()).unwrap();
+        swarm
+    }
+
+    fn work(dir: &std::path::Path) -> Work {
+        let store = Store::open(StoreConfig { reserve_bytes: 0, ..StoreConfig::new(dir) }).unwrap();
+        let key = Keypair::ed25519_from_bytes([5; 32]).unwrap();
+        let me = NodeId::of(&key.public()).unwrap();
+        let builder = Builder { store, key, me };
+        Work { builder, metrics: Metrics::default(), stop: CancellationToken::new() }
+    }
+
+    fn tar() -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(5);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "hello", &b"world"[..]).unwrap();
+        tar.into_inner().unwrap()
+    }
+
+    #[test]
+    fn an_index_is_built_signed_and_kept_as_a_blob() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = work(dir.path());
+        let store = &work.builder.store;
+        let layer = put(store, tar());
+        work.index(&layer);
+        let Some(IndexFact::Built { file, claim }) = store.index(&layer.digest).unwrap() else {
+            panic!("no index")
+        };
+        let signed = SignedIndexClaim::from_bytes(layer.digest, layer.size, &claim).unwrap();
+        signed.check().unwrap();
+        assert_eq!((signed.claim.diff_id, signed.claim.file), (layer.digest, file));
+        let bytes = store.reader(&file).unwrap().read(0..signed.claim.file_len).unwrap().into_inner();
+        let header = Header::decode(bytes[..HEADER_LEN].try_into().unwrap()).unwrap();
+        let head = Head::decode(&bytes[..header.head_len() as usize]).unwrap();
+        assert_eq!((head.id.0, head.file_len()), (signed.claim.index, signed.claim.file_len));
+        assert_eq!(work.metrics.indexes_built.get(), 1);
+        work.index(&layer);
+        assert_eq!(work.metrics.indexes_built.get(), 1, "it is known already");
+    }
+
+    #[test]
+    fn why_a_layer_has_none_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = work(dir.path());
+        let store = &work.builder.store;
+        let layer = put(store, vec![0x1f, 0x8b, 8, 0, 0, 0]);
+        work.index(&layer);
+        assert!(matches!(store.index(&layer.digest).unwrap(), Some(IndexFact::Declined { .. })));
+        let manifest = put(store, b"{}".to_vec());
+        work.index(&manifest);
+        assert_eq!(store.index(&manifest.digest).unwrap(), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_index_goes_when_its_layer_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = work(dir.path());
+        let store = work.builder.store.clone();
+        let layer = put(&store, tar());
+        work.index(&layer);
+        let mut losses = store.losses();
+        let following = tokio::spawn(follow_layers(store.clone()));
+        // All of it, least recently used first.
+        store.evict(u64::MAX / 2);
+        while losses.recv().await.unwrap() != Loss::Evicted(BlobName::Complete(layer.digest)) {}
+        while !store.indexed_layers().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        following.abort();
+        assert_eq!(store.statistics().complete_blobs, 0);
+    }
 
     #[test]
     fn layers_are_told_from_manifests_and_configurations() {

@@ -57,7 +57,8 @@ impl PeerServer {
         if matches!(self.chunks.swarm.admit(from, chunk).await, (Admission::NotHeld, _)) {
             return Served::NotHeld;
         }
-        let Ok(place) = self.places.clone().try_acquire_owned() else { return Served::Busy };
+        // Few wait, and not for long; a member that does not care to wait asks another one.
+        let Ok(place) = self.places.clone().acquire_owned().await else { return Served::NotHeld };
         let Ok(len) = u32::try_from(range.end.saturating_sub(range.start)) else { return Served::NotHeld };
         if part == Part::Claim {
             return self.claim(&swarm.digest, len).await;
