@@ -223,7 +223,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..400), framed in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut input = if framed { u32::to_be_bytes(bytes.len() as u32).to_vec() } else { Vec::new() };
+        let mut input = if framed { u32::try_from(bytes.len()).unwrap().to_be_bytes().to_vec() } else { Vec::new() };
         input.extend_from_slice(&bytes);
         runtime.block_on(read_all(input));
     }

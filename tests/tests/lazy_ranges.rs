@@ -2,6 +2,7 @@
 //! node built and signed tells which bytes, other members give exactly these, and who reads checks them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::cast_possible_truncation, reason = "sizes of small images, and process ids")]
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -273,6 +274,29 @@ async fn two_members_must_vouch_where_two_are_wanted() {
             reads_right(&link, &image, &resolved, 6).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_index_is_used_no_more_and_neither_are_others_of_its_builder() {
+    if !available(Needs::REGISTRY) {
+        return;
+    }
+    let registry = Registry::start().await;
+    let image = image(9).build();
+    let cluster = seen_once(2, &registry, &image).await;
+    let link = Link::open(cluster.node(1).lazy_socket());
+    let resolved = link.resolve(REFERENCE, None).await.unwrap();
+    let layers: Vec<_> = resolved.layers.iter().map(|layer| layer.digest).collect();
+    link.revoke(&layers[0]).await.unwrap();
+    SpanReader::open(&link, layers[0]).await.expect_err("revoked");
+    let again = link.resolve(REFERENCE, None).await.unwrap();
+    assert!(again.layers[0].index.is_err(), "nobody else vouches for an index");
+    // On the builder itself the index is removed, to be built anew.
+    let link = Link::open(cluster.node(0).lazy_socket());
+    link.resolve(REFERENCE, None).await.unwrap();
+    link.revoke(&layers[0]).await.unwrap();
+    let again = link.resolve(REFERENCE, None).await.unwrap();
+    assert!(again.layers[0].index.is_err() && again.layers[1].index.is_ok(), "{again:?}");
 }
 
 /// A member that has every layer, it says, and gives wrong bytes of it.

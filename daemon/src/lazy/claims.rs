@@ -1,12 +1,12 @@
 //! Which index of a layer this node goes by: its own, or one that members vouch for.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use shoal_proto::message::{Part, RangeRequest};
-use shoal_proto::{IndexClaim, NodeId, SignedIndexClaim, SwarmId};
+use shoal_proto::{Digest, IndexClaim, NodeId, SignedIndexClaim, SwarmId};
 use shoal_store::{IndexFact, Store};
 use shoal_transport::FetchedChunk;
 use tracing::{debug, warn};
@@ -40,12 +40,35 @@ pub(crate) struct Claims {
     store: Store,
     ranges: Ranges,
     trust: IndexTrust,
-    known: Arc<Mutex<HashMap<SwarmId, IndexClaim>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: HashMap<SwarmId, IndexClaim>,
+    revoked: Revoked,
+}
+
+/// Indexes whose layer turned out to be something else, and who built them.
+#[derive(Debug, Default)]
+struct Revoked {
+    files: HashSet<Digest>,
+    builders: HashSet<NodeId>,
+}
+
+impl Revoked {
+    /// Whether this claim may still count. Who stands by a revoked index is believed about no other one either.
+    fn allows(&mut self, claim: &IndexClaim) -> bool {
+        if self.files.contains(&claim.file) && self.builders.len() < MOST {
+            self.builders.insert(claim.signer);
+        }
+        !self.files.contains(&claim.file) && !self.builders.contains(&claim.signer)
+    }
 }
 
 impl Claims {
     pub(crate) fn new(store: Store, ranges: Ranges, trust: IndexTrust) -> Self {
-        Self { store, ranges, trust, known: Arc::default() }
+        Self { store, ranges, trust, state: Arc::default() }
     }
 
     /// The index of a layer.
@@ -56,17 +79,42 @@ impl Claims {
         if let Ok(Some(own)) = own {
             return own;
         }
-        let remembered = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&swarm).cloned();
+        let remembered = self.state().known.get(&swarm).cloned();
         if let Some(claim) = remembered {
             return Ok(claim);
         }
         let claim = self.ask(layer, &swarm).await?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = &mut self.state().known;
         if known.len() >= MOST {
             known.clear();
         }
         known.insert(swarm, claim.clone());
         Ok(claim)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The layer's tar, all of it, has another DiffID than the builder of this index computed.
+    pub(super) async fn revoke(&self, layer: Digest, file: Digest) {
+        warn!(%layer, index = %file, "an index turned out wrong; neither it nor its builder is believed any more");
+        {
+            let mut state = self.state();
+            if state.revoked.files.len() < MOST {
+                state.revoked.files.insert(file);
+            }
+            state.known.retain(|_, claim| claim.file != file);
+        }
+        let store = self.store.clone();
+        let own = move || match store.index(&layer) {
+            // This node's own disk or memory failed it; it may build another one.
+            Ok(Some(IndexFact::Built { file: known, .. })) if known == file => store.remove_index(&layer),
+            _ => Ok(()),
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(own).await {
+            warn!(%layer, %error, "cannot remove a wrong index");
+        }
     }
 
     async fn ask(&self, layer: &Wanted, swarm: &SwarmId) -> Result<IndexClaim, NoClaim> {
@@ -95,6 +143,9 @@ impl Claims {
             };
             answered = true;
             let Some(claim) = checked(from, swarm, &bytes) else { continue };
+            if !self.state().revoked.allows(&claim) {
+                continue;
+            }
             let same = |other: &&IndexClaim| (other.index, other.diff_id) == (claim.index, claim.diff_id);
             let vouching = 1 + claims.iter().filter(same).count();
             if vouching >= self.trust.builders() {
@@ -147,33 +198,47 @@ fn checked(from: NodeId, layer: &SwarmId, bytes: &[u8]) -> Option<IndexClaim> {
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::{Digest, Keypair};
+    use shoal_proto::Keypair;
 
     use super::*;
+
+    fn layer() -> SwarmId {
+        let origin = "registry.test".parse().unwrap();
+        SwarmId { digest: Digest::sha256([1; 32]), size: 5, origin, round: 0 }
+    }
+
+    fn claim(file: u8, signer: NodeId) -> IndexClaim {
+        IndexClaim {
+            layer: layer().digest,
+            size: 5,
+            index: [2; 32],
+            file: Digest::sha256([file; 32]),
+            file_len: 9,
+            diff_id: Digest::sha256([4; 32]),
+            signer,
+        }
+    }
 
     #[test]
     fn only_what_the_asked_node_signed_itself_counts() {
         let key = Keypair::ed25519_from_bytes([3; 32]).unwrap();
         let signer = NodeId::of(&key.public()).unwrap();
-        let layer = SwarmId {
-            digest: Digest::sha256([1; 32]),
-            size: 5,
-            origin: "registry.test".parse().unwrap(),
-            round: 0,
-        };
-        let claim = IndexClaim {
-            layer: layer.digest,
-            size: 5,
-            index: [2; 32],
-            file: Digest::sha256([3; 32]),
-            file_len: 9,
-            diff_id: Digest::sha256([4; 32]),
-            signer,
-        };
+        let claim = claim(3, signer);
         let bytes = claim.clone().sign(&key).unwrap().to_bytes();
-        assert_eq!(checked(signer, &layer, &bytes), Some(claim));
-        assert_eq!(checked(NodeId::from_bytes([9; 32]), &layer, &bytes), None);
-        let of_another_size = SwarmId { size: 6, ..layer };
+        assert_eq!(checked(signer, &layer(), &bytes), Some(claim));
+        assert_eq!(checked(NodeId::from_bytes([9; 32]), &layer(), &bytes), None);
+        let of_another_size = SwarmId { size: 6, ..layer() };
         assert_eq!(checked(signer, &of_another_size, &bytes), None);
+    }
+
+    #[test]
+    fn who_stands_by_a_revoked_index_is_not_believed_about_others() {
+        let (liar, other) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+        let mut revoked = Revoked::default();
+        assert!(revoked.allows(&claim(3, liar)) && revoked.allows(&claim(4, liar)));
+        revoked.files.insert(Digest::sha256([3; 32]));
+        assert!(!revoked.allows(&claim(3, liar)));
+        assert!(!revoked.allows(&claim(4, liar)));
+        assert!(revoked.allows(&claim(4, other)));
     }
 }

@@ -17,13 +17,16 @@ const MOST: usize = 4096;
 /// Members that are asked where the tracker names none: any of them may have it.
 const GUESSES: usize = 16;
 
+/// When the tracker answered, and what.
+type Answers = HashMap<SwarmId, (Instant, Vec<PeerInfo>)>;
+
 /// Finds holders. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Holders {
     tracker: TrackerQueries,
     swarm: SwarmHandle,
     bulk: Arc<dyn Bulk>,
-    known: Arc<Mutex<HashMap<SwarmId, (Instant, Vec<PeerInfo>)>>>,
+    known: Arc<Mutex<Answers>>,
 }
 
 impl std::fmt::Debug for Holders {
@@ -37,7 +40,7 @@ impl Holders {
         Self { tracker, swarm, bulk, known: Arc::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<SwarmId, (Instant, Vec<PeerInfo>)>> {
+    fn known(&self) -> MutexGuard<'_, Answers> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

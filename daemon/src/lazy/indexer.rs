@@ -209,7 +209,7 @@ mod tests {
         assert_eq!((signed.claim.diff_id, signed.claim.file), (layer.digest, file));
         let bytes = store.reader(&file).unwrap().read(0..signed.claim.file_len).unwrap().into_inner();
         let header = Header::decode(bytes[..HEADER_LEN].try_into().unwrap()).unwrap();
-        let head = Head::decode(&bytes[..header.head_len() as usize]).unwrap();
+        let head = Head::decode(&bytes[..usize::try_from(header.head_len()).unwrap()]).unwrap();
         assert_eq!((head.id.0, head.file_len()), (signed.claim.index, signed.claim.file_len));
         assert_eq!(work.metrics.indexes_built.get(), 1);
         work.index(&layer);

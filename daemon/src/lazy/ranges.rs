@@ -117,7 +117,7 @@ impl Ranges {
         urgency: Urgency,
         wrong: &[u64],
     ) -> Result<(Bytes, u64), RangeError> {
-        let len = range.end.checked_sub(range.start).unwrap_or_default();
+        let len = range.end.saturating_sub(range.start);
         if len == 0 || len > limit::RANGE || (part == Part::Layer && range.end > layer.size) {
             return Err(RangeError::NoSuchRange(range));
         }
@@ -177,7 +177,7 @@ impl Ranges {
         request: &RangeRequest,
     ) -> Result<(Bytes, u64), RangeError> {
         let mut rest = candidates.into_iter();
-        let ask = |candidate| self.from(candidate, layer, request);
+        let ask = |candidate| self.ask_candidate(candidate, layer, request);
         let mut asked: FuturesUnordered<_> = rest.next().map(ask).into_iter().collect();
         let mut why = RangeError::Nobody;
         loop {
@@ -197,7 +197,7 @@ impl Ranges {
         }
     }
 
-    async fn from(
+    async fn ask_candidate(
         &self,
         candidate: Candidate,
         layer: &Wanted,
@@ -205,7 +205,7 @@ impl Ranges {
     ) -> Result<(Bytes, u64), RangeError> {
         let holder = match candidate {
             Candidate::Member(holder) => holder,
-            Candidate::Origin => return Ok((self.from_origin(layer, request.range.clone()).await?, ORIGIN)),
+            Candidate::Origin => return Ok((self.ask_origin(layer, request.range.clone()).await?, ORIGIN)),
         };
         match self.ask(&holder, request.clone()).await {
             Ok(FetchedChunk::Bytes(bytes)) => Ok((bytes, source_of(holder.node))),
@@ -217,7 +217,7 @@ impl Ranges {
         }
     }
 
-    async fn from_origin(&self, layer: &Wanted, range: Range<u64>) -> Result<Bytes, RangeError> {
+    async fn ask_origin(&self, layer: &Wanted, range: Range<u64>) -> Result<Bytes, RangeError> {
         let _turn = self.at_origin.acquire().await.map_err(|_| RangeError::NotAllowed)?;
         let origin = self.origin.origins.admit(&layer.registry).map_err(|_| RangeError::NotAllowed)?;
         let len = range.end - range.start;
@@ -263,18 +263,15 @@ fn read(store: &Store, layer: &SwarmId, part: Part, range: Range<u64>) -> Result
 }
 
 fn open(store: &Store, layer: &SwarmId, part: Part) -> Result<Reader, ReadError> {
-    if let Part::Index(file) = part {
-        return open_index(store, layer, &file);
-    }
-    match store.complete(&layer.digest) {
-        // What came from a private repository of another registry is not for callers of this one.
-        Some(known)
-            if known.swarm.size == layer.size
-                && (known.swarm.origin == layer.origin || is_open(store, &known.swarm)) =>
-        {
-            store.reader(&layer.digest)
-        }
-        _ => store.partial_reader(layer),
+    // What came from a private repository of another registry is not for callers of this one.
+    let whole = store.complete(&layer.digest).filter(|known| {
+        known.swarm.size == layer.size && (known.swarm.origin == layer.origin || is_open(store, &known.swarm))
+    });
+    match (whole, part) {
+        (Some(_), Part::Index(file)) => open_index(store, layer, &file),
+        (Some(_), _) => store.reader(&layer.digest),
+        (None, Part::Index(file)) => Err(missing(&file)),
+        (None, _) => store.partial_reader(layer),
     }
 }
 
@@ -282,6 +279,10 @@ fn open(store: &Store, layer: &SwarmId, part: Part) -> Result<Reader, ReadError>
 pub(super) fn open_index(store: &Store, layer: &SwarmId, file: &Digest) -> Result<Reader, ReadError> {
     match store.index(&layer.digest) {
         Ok(Some(IndexFact::Built { file: known, .. })) if known == *file => store.reader(file),
-        _ => Err(ReadError::Missing { blob: BlobName::Complete(*file), index: ChunkIndex(0) }),
+        _ => Err(missing(file)),
     }
+}
+
+fn missing(file: &Digest) -> ReadError {
+    ReadError::Missing { blob: BlobName::Complete(*file), index: ChunkIndex(0) }
 }

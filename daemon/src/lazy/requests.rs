@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use shoal_lazyfs::link::messages::{
     self, Answer, Ask, Failed, FailureKind, Hello, ImageInfo, ImageRef, IndexInfo, LayerInfo, RangeRef,
-    VERSION,
+    Revoke, Revoked, VERSION,
 };
 use shoal_lazyfs::source::Urgency;
 use shoal_proto::message::Part;
@@ -75,6 +75,7 @@ impl Requests {
             Ask::Hello(hello) => greet(hello),
             Ask::Resolve(image) => self.resolve(&image).await.map(Answer::Image),
             Ask::Range(range) => self.range(range).await.map(Answer::Range),
+            Ask::Revoke(revoke) => self.revoke(&revoke).await.map(Answer::Revoked),
             Ask::Cancel(_) => Err(RequestError::Lacks("something to cancel")),
         };
         answer.unwrap_or_else(|error| failed(error.kind(), &error))
@@ -116,6 +117,11 @@ impl Requests {
             chain_id: layer.chain_id.to_string(),
             index: Some(index),
         }
+    }
+
+    async fn revoke(&self, asked: &Revoke) -> Result<Revoked, RequestError> {
+        self.claims.revoke(asked.layer.parse()?, asked.index.parse()?).await;
+        Ok(Revoked {})
     }
 
     async fn range(&self, asked: RangeRef) -> Result<messages::Range, RequestError> {

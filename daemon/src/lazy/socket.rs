@@ -5,12 +5,14 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_lazyfs::link::messages::{Answer, Ask, Reply, Request};
 use shoal_lazyfs::link::{FrameError, FrameWriter, UNDER_WAY, receive, send, server_frames};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::requests::Requests;
@@ -19,6 +21,9 @@ use super::requests::Requests;
 const CONNECTIONS: usize = 16;
 /// Answers that wait to be written; each has at most the bytes of a range.
 const ANSWERS: usize = 4;
+
+/// Who does not take an answer by then does not take any: what waits for it is in memory.
+const TAKES: Duration = Duration::from_secs(30);
 
 /// A socket that listens; removed when it is dropped.
 #[derive(Debug)]
@@ -58,7 +63,7 @@ impl Socket {
                         Err(error) => {
                             warn!(%error, "cannot take a connection");
                             // Out of file descriptors, most likely: others give theirs back meanwhile.
-                            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                            tokio::time::sleep(Duration::from_millis(100)).await;
                             continue;
                         }
                     };
@@ -127,9 +132,10 @@ async fn converse(stream: UnixStream, requests: Requests) -> Result<(), FrameErr
 
 async fn write(mut writer: FrameWriter, mut answers: mpsc::Receiver<Reply>) {
     while let Some(reply) = answers.recv().await {
-        if let Err(error) = send(&mut writer, &reply).await {
-            debug!(%error, "an answer was not taken");
-            return;
+        match timeout(TAKES, send(&mut writer, &reply)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return debug!(%error, "an answer was not taken"),
+            Err(_) => return debug!("an answer was not taken in time"),
         }
     }
 }

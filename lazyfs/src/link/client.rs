@@ -168,6 +168,14 @@ impl Link {
         lock(&self.shared.served).insert(layer, served);
     }
 
+    /// Says that the layer's tar, whole by now, has another DiffID than its index: nobody shall go by that index any
+    /// more. The layer can be read no more.
+    pub async fn revoke(&self, layer: &Digest) -> Result<(), LinkError> {
+        let Some(served) = lock(&self.shared.served).remove(layer) else { return Ok(()) };
+        let (layer, index) = (layer.to_string(), served.index.to_string());
+        self.ask(Ask::Revoke(messages::Revoke { layer, index })).await.map(drop)
+    }
+
     /// Through which image a layer is read.
     pub fn served(&self, layer: &Digest) -> Option<Served> {
         lock(&self.shared.served).get(layer).cloned()

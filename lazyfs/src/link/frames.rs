@@ -11,8 +11,9 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 /// Bytes of one request: names and digests, a token, and some numbers.
 const MAX_REQUEST: usize = 64 << 10;
-/// Bytes of one answer: the longest range, or an image of some hundred layers.
-const MAX_REPLY: usize = shoal_proto::message::limit::RANGE as usize + (64 << 10);
+/// Bytes of one answer: the longest range ([`limit::RANGE`](shoal_proto::message::limit::RANGE)) and its envelope, or an
+/// image of some hundred layers.
+const MAX_REPLY: usize = (32 << 20) + (64 << 10);
 
 pub type FrameReader = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
 pub type FrameWriter = FramedWrite<OwnedWriteHalf, LengthDelimitedCodec>;

@@ -11,7 +11,7 @@ pub struct Request {
     /// Chosen by who asks; the answer carries it.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "Ask", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "Ask", tags = "2, 3, 4, 5, 6")]
     pub ask: Option<Ask>,
 }
 
@@ -27,6 +27,8 @@ pub enum Ask {
     /// Nobody waits any more for the request of this number; there is no answer to this one.
     #[prost(message, tag = "5")]
     Cancel(Cancel),
+    #[prost(message, tag = "6")]
+    Revoke(Revoke),
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -37,6 +39,20 @@ pub struct Hello {
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Cancel {}
+
+/// A layer's tar is whole, and has another DiffID than the index says.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Revoke {
+    /// The layer's digest.
+    #[prost(string, tag = "1")]
+    pub layer: String,
+    /// SHA-256 of the index file.
+    #[prost(string, tag = "2")]
+    pub index: String,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Revoked {}
 
 /// An image, and who asks for it.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
@@ -92,7 +108,7 @@ pub enum Urgency {
 pub struct Reply {
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "Answer", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6")]
     pub answer: Option<Answer>,
 }
 
@@ -106,6 +122,8 @@ pub enum Answer {
     Range(Range),
     #[prost(message, tag = "5")]
     Failed(Failed),
+    #[prost(message, tag = "6")]
+    Revoked(Revoked),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
