@@ -248,7 +248,8 @@ pub struct Config {
 pub struct Lazy {
     pub index: bool,
     pub index_trust: IndexTrust,
-    pub socket: PathBuf,
+    /// `None`: where it is by default, if that can be.
+    pub socket: Option<PathBuf>,
 }
 
 /// How long answers of origins count.
@@ -308,7 +309,6 @@ impl ConfigFile {
         self.mirror.check_files()?;
         let mirror = self.mirror;
         let LazySection { index, index_trust, socket } = self.lazy;
-        let socket = socket.unwrap_or_else(|| self.node.data_dir.join("lazy.sock"));
         Ok(Config {
             lazy: Lazy { index, index_trust, socket },
             data_dir: self.node.data_dir,

@@ -120,6 +120,20 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
     Ok(Store::open(store)?)
 }
 
+/// The socket for filesystems. A node without one is a mirror all the same, unless one was asked for.
+fn bind_socket(config: &Config) -> Result<Option<Socket>, StartError> {
+    let path = config.lazy.socket.clone().unwrap_or_else(|| config.data_dir.join("lazy.sock"));
+    match Socket::bind(&path) {
+        Ok(socket) => Ok(Some(socket)),
+        // A path of a socket has 107 bytes at most.
+        Err(error) if config.lazy.socket.is_none() => {
+            warn!(path = %path.display(), %error, "no socket for filesystems; set [lazy] socket to have one elsewhere");
+            Ok(None)
+        }
+        Err(source) => Err(StartError::Lazy { path, source }),
+    }
+}
+
 impl Node {
     /// Constructs and connects everything, and starts to serve.
     pub async fn start(config: Config) -> Result<Self, StartError> {
@@ -128,13 +142,12 @@ impl Node {
         let (identity, tls) = credentials(&config)?;
         let me = identity.node();
         let store = open_store(&config)?;
+        let socket = bind_socket(&config)?;
         let origins = Origins::new(config.origins)?;
         let listeners = Listeners::bind(&config.proxy.listen)?;
         let admin_listener = TcpListener::bind(config.admin_listen)
             .await
             .map_err(|source| StartError::Admin { address: config.admin_listen, source })?;
-        let socket = Socket::bind(&config.lazy.socket)
-            .map_err(|source| StartError::Lazy { path: config.lazy.socket.clone(), source })?;
 
         let metrics = Metrics::default();
         let stop = CancellationToken::new();
@@ -230,16 +243,16 @@ impl Node {
         let admin_address = admin_listener.local_addr().unwrap_or(config.admin_listen);
         let mirror = tokio::spawn(proxy.serve(listeners, stop.clone().cancelled_owned()));
         restore(store.clone(), swarm.clone()).await;
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(driver.run(inbox)),
             tokio::spawn(pass_on(link_events, swarm.clone())),
             tokio::spawn(watch_losses(store.clone(), swarm.clone())),
             tokio::spawn(follow_layers(store.clone())),
-            tokio::spawn(socket.serve(requests)),
             tokio::spawn(source.run(tracker, swarm, metrics.clone())),
             tokio::spawn(blobs.sweep()),
             tokio::spawn(admin::serve(admin_listener, registry(observed.clone()), observed)),
         ];
+        tasks.extend(socket.map(|socket| tokio::spawn(socket.serve(requests))));
         info!(node = %me, mirror = ?mirror_addresses, peers = %peers_address, "node started");
         Ok(Self { id: me, mirror_addresses, admin_address, bulk, store, stop, mirror, tasks })
     }

@@ -4,8 +4,11 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use shoal_proto::Digest;
+
+use crate::index::IndexId;
 
 /// Who waits. More urgent ranges come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,4 +55,10 @@ pub trait LayerSource: fmt::Debug + Send + Sync + 'static {
         range: Range<u64>,
         urgency: Urgency,
     ) -> BoxFuture<'a, Result<Bytes, SourceError>>;
+
+    /// The index of a layer names another DiffID than the layer's tar has. Who made it is not to be trusted. Called
+    /// once, when this was found; a source that trusts nobody's indexes but its own has nothing to do.
+    fn revoke<'a>(&'a self, _layer: &'a Digest, _index: IndexId) -> BoxFuture<'a, ()> {
+        async {}.boxed()
+    }
 }

@@ -15,6 +15,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use rustix::process::{Pid, Signal, kill_process};
 use shoal_lazyfs::index::SpanIndex;
 use shoal_lazyfs::link::{Image as Resolved, Link, LinkError};
+use shoal_lazyfs::source::LayerSource;
 use shoal_proto::message::{ChunkRequest, Held, Membership, NodeMessage, Part, RangeRequest};
 use shoal_proto::{ChunkSet, NodeId, SwarmId};
 use shoal_tests::{
@@ -287,14 +288,15 @@ async fn a_revoked_index_is_used_no_more_and_neither_are_others_of_its_builder()
     let link = Link::open(cluster.node(1).lazy_socket());
     let resolved = link.resolve(REFERENCE, None).await.unwrap();
     let layers: Vec<_> = resolved.layers.iter().map(|layer| layer.digest).collect();
-    link.revoke(&layers[0]).await.unwrap();
+    let wrong = resolved.layers[0].index.as_ref().unwrap().id;
+    link.revoke(&layers[0], wrong).await;
     SpanReader::open(&link, layers[0]).await.expect_err("revoked");
     let again = link.resolve(REFERENCE, None).await.unwrap();
-    assert!(again.layers[0].index.is_err(), "nobody else vouches for an index");
+    assert!(again.layers.iter().all(|layer| layer.index.is_err()), "nobody else vouches for one: {again:?}");
     // On the builder itself the index is removed, to be built anew.
     let link = Link::open(cluster.node(0).lazy_socket());
     link.resolve(REFERENCE, None).await.unwrap();
-    link.revoke(&layers[0]).await.unwrap();
+    link.revoke(&layers[0], wrong).await;
     let again = link.resolve(REFERENCE, None).await.unwrap();
     assert!(again.layers[0].index.is_err() && again.layers[1].index.is_ok(), "{again:?}");
 }

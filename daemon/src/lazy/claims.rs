@@ -52,17 +52,17 @@ struct State {
 /// Indexes whose layer turned out to be something else, and who built them.
 #[derive(Debug, Default)]
 struct Revoked {
-    files: HashSet<Digest>,
+    indexes: HashSet<[u8; 32]>,
     builders: HashSet<NodeId>,
 }
 
 impl Revoked {
     /// Whether this claim may still count. Who stands by a revoked index is believed about no other one either.
     fn allows(&mut self, claim: &IndexClaim) -> bool {
-        if self.files.contains(&claim.file) && self.builders.len() < MOST {
+        if self.indexes.contains(&claim.index) && self.builders.len() < MOST {
             self.builders.insert(claim.signer);
         }
-        !self.files.contains(&claim.file) && !self.builders.contains(&claim.signer)
+        !self.indexes.contains(&claim.index) && !self.builders.contains(&claim.signer)
     }
 }
 
@@ -74,8 +74,8 @@ impl Claims {
     /// The index of a layer.
     pub(super) async fn of(&self, layer: &Wanted) -> Result<IndexClaim, NoClaim> {
         let swarm = swarm_of(layer);
-        let (store, name) = (self.store.clone(), swarm.clone());
-        let own = tokio::task::spawn_blocking(move || own(&store, &name)).await;
+        let (store, digest, size) = (self.store.clone(), layer.digest, layer.size);
+        let own = tokio::task::spawn_blocking(move || own(&store, &digest, size)).await;
         if let Ok(Some(own)) = own {
             return own;
         }
@@ -96,23 +96,29 @@ impl Claims {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The layer's tar, all of it, has another DiffID than the builder of this index computed.
-    pub(super) async fn revoke(&self, layer: Digest, file: Digest) {
-        warn!(%layer, index = %file, "an index turned out wrong; neither it nor its builder is believed any more");
+    /// The layer's tar, all of it, has another DiffID than the builders of this index computed.
+    pub(super) async fn revoke(&self, layer: Digest, index: [u8; 32]) {
+        warn!(%layer, "an index turned out wrong; neither it nor who built it is believed any more");
         {
-            let mut state = self.state();
-            if state.revoked.files.len() < MOST {
-                state.revoked.files.insert(file);
+            let state = &mut *self.state();
+            if state.revoked.indexes.len() < MOST {
+                state.revoked.indexes.insert(index);
             }
-            state.known.retain(|_, claim| claim.file != file);
+            // First it shows who built it, then what else is theirs.
+            for _ in 0..2 {
+                state.known.retain(|_, claim| state.revoked.allows(claim));
+            }
         }
         let store = self.store.clone();
-        let own = move || match store.index(&layer) {
-            // This node's own disk or memory failed it; it may build another one.
-            Ok(Some(IndexFact::Built { file: known, .. })) if known == file => store.remove_index(&layer),
-            _ => Ok(()),
+        let work = move || {
+            let size = store.complete(&layer).map_or(0, |known| known.swarm.size);
+            match own(&store, &layer, size) {
+                // This node's own disk or memory failed it; it may build another one.
+                Some(Ok(claim)) if claim.index == index => store.remove_index(&layer),
+                _ => Ok(()),
+            }
         };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(own).await {
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
             warn!(%layer, %error, "cannot remove a wrong index");
         }
     }
@@ -169,17 +175,17 @@ pub(super) fn swarm_of(layer: &Wanted) -> SwarmId {
 }
 
 /// What this node found out itself. Blocks.
-fn own(store: &Store, layer: &SwarmId) -> Option<Result<IndexClaim, NoClaim>> {
-    match store.index(&layer.digest) {
+fn own(store: &Store, layer: &Digest, size: u64) -> Option<Result<IndexClaim, NoClaim>> {
+    match store.index(layer) {
         Ok(Some(IndexFact::Built { claim, .. })) => {
-            let signed = SignedIndexClaim::from_bytes(layer.digest, layer.size, &claim)?;
+            let signed = SignedIndexClaim::from_bytes(*layer, size, &claim)?;
             signed.check().ok()?;
             Some(Ok(signed.claim))
         }
         Ok(Some(IndexFact::Declined { reason })) => Some(Err(NoClaim::Declined(reason))),
         Ok(None) => None,
         Err(error) => {
-            warn!(layer = %layer.digest, %error, "cannot read which index the layer has");
+            warn!(%layer, %error, "cannot read which index the layer has");
             None
         }
     }
@@ -207,12 +213,12 @@ mod tests {
         SwarmId { digest: Digest::sha256([1; 32]), size: 5, origin, round: 0 }
     }
 
-    fn claim(file: u8, signer: NodeId) -> IndexClaim {
+    fn claim(index: u8, signer: NodeId) -> IndexClaim {
         IndexClaim {
             layer: layer().digest,
             size: 5,
-            index: [2; 32],
-            file: Digest::sha256([file; 32]),
+            index: [index; 32],
+            file: Digest::sha256([3; 32]),
             file_len: 9,
             diff_id: Digest::sha256([4; 32]),
             signer,
@@ -236,7 +242,7 @@ mod tests {
         let (liar, other) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
         let mut revoked = Revoked::default();
         assert!(revoked.allows(&claim(3, liar)) && revoked.allows(&claim(4, liar)));
-        revoked.files.insert(Digest::sha256([3; 32]));
+        revoked.indexes.insert([3; 32]);
         assert!(!revoked.allows(&claim(3, liar)));
         assert!(!revoked.allows(&claim(4, liar)));
         assert!(revoked.allows(&claim(4, other)));

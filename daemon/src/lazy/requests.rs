@@ -120,7 +120,8 @@ impl Requests {
     }
 
     async fn revoke(&self, asked: &Revoke) -> Result<Revoked, RequestError> {
-        self.claims.revoke(asked.layer.parse()?, asked.index.parse()?).await;
+        let index = asked.index.as_ref().try_into().map_err(|_| RequestError::Lacks("an index"))?;
+        self.claims.revoke(asked.layer.parse()?, index).await;
         Ok(Revoked {})
     }
 

@@ -168,14 +168,6 @@ impl Link {
         lock(&self.shared.served).insert(layer, served);
     }
 
-    /// Says that the layer's tar, whole by now, has another DiffID than its index: nobody shall go by that index any
-    /// more. The layer can be read no more.
-    pub async fn revoke(&self, layer: &Digest) -> Result<(), LinkError> {
-        let Some(served) = lock(&self.shared.served).remove(layer) else { return Ok(()) };
-        let (layer, index) = (layer.to_string(), served.index.to_string());
-        self.ask(Ask::Revoke(messages::Revoke { layer, index })).await.map(drop)
-    }
-
     /// Through which image a layer is read.
     pub fn served(&self, layer: &Digest) -> Option<Served> {
         lock(&self.shared.served).get(layer).cloned()
@@ -237,6 +229,19 @@ impl LayerSource for Link {
     ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
         async move { self.range(layer, false, range, urgency).await.map_err(|error| about(layer, &error)) }
             .boxed()
+    }
+
+    /// The layer can be read no more, until it is resolved anew.
+    fn revoke<'a>(&'a self, layer: &'a Digest, index: IndexId) -> BoxFuture<'a, ()> {
+        async move {
+            self.forget(layer);
+            let index = Bytes::copy_from_slice(&index.0);
+            let revoke = Ask::Revoke(messages::Revoke { layer: layer.to_string(), index });
+            if let Err(error) = self.ask(revoke).await {
+                tracing::warn!(%layer, %error, "the daemon does not know that an index is wrong");
+            }
+        }
+        .boxed()
     }
 }
 

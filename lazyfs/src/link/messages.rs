@@ -46,9 +46,9 @@ pub struct Revoke {
     /// The layer's digest.
     #[prost(string, tag = "1")]
     pub layer: String,
-    /// SHA-256 of the index file.
-    #[prost(string, tag = "2")]
-    pub index: String,
+    /// BLAKE3 of the index's canonical table: 32 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub index: Bytes,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
