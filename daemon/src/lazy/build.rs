@@ -97,7 +97,8 @@ impl Builder {
     /// Reads the layer once, and keeps and signs what came out. Blocks for as long as that takes, about a second for
     /// 150 MB. `stop` is asked now and then.
     pub(super) fn build(&self, layer: &SwarmId, stop: &dyn Fn() -> bool) -> Result<IndexClaim, IndexError> {
-        let mut reader = self.store.reader(&layer.digest)?;
+        // Nobody asked for the layer: it stays no longer for this.
+        let mut reader = self.store.look_at(&layer.digest)?;
         let windows = Windows(BufWriter::new(tempfile::tempfile_in(self.store.dir())?));
         let mut builder = IndexBuilder::new(layer.digest, layer.size, DEFAULT_SPAN, windows)?;
         let mut at = 0;

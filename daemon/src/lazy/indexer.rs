@@ -104,7 +104,7 @@ impl Work {
 
 /// Whether it looks like a layer: compressed, or a tar. A cached blob may as well be a manifest or a configuration.
 fn is_layer(store: &Store, blob: &SwarmId) -> bool {
-    let first = store.reader(&blob.digest).and_then(|mut reader| reader.read_block(ChunkIndex(0), 0));
+    let first = store.look_at(&blob.digest).and_then(|mut reader| reader.read_block(ChunkIndex(0), 0));
     first.is_ok_and(|bytes| looks_like_layer(bytes.get()))
 }
 

@@ -189,7 +189,7 @@ impl Link {
             return Err(LinkError::Refused(format!("{layer} belongs to no image that was resolved")));
         };
         let index = of_index.then_some(served.index);
-        let key = (index.unwrap_or(*layer), range.start);
+        let key = (index.unwrap_or(*layer), range.clone());
         let ask = Ask::Range(RangeRef {
             image: Some(ImageRef { name: served.image, authorization: served.authorization }),
             layer: layer.to_string(),

@@ -1,6 +1,7 @@
 //! Who asks for the same bytes again soon did not like what came the first time.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use shoal_proto::Digest;
@@ -10,8 +11,8 @@ const SOON: Duration = Duration::from_secs(60);
 /// Ranges that are remembered: those of some seconds.
 const MOST: usize = 4096;
 
-/// A layer, or the file of its index, and where the range begins.
-type Key = (Digest, u64);
+/// A layer, or the file of its index, and the range.
+type Key = (Digest, Range<u64>);
 
 /// Remembers for a while from whom which range came.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! Which blob is a layer's index is known over restarts, and never of an index that is gone.
 
-use shoal_store::{IndexFact, StoreError};
+use shoal_store::{BlobName, IndexFact, StoreError};
 
 use crate::blobs::{Blob, MIB, open};
 
@@ -43,4 +43,21 @@ fn an_evicted_index_is_not_known() {
     assert_eq!(store.index(&layer.swarm.digest).unwrap(), None);
     store.remove_index(&layer.swarm.digest).unwrap();
     assert!(matches!(store.remove(&index.swarm.digest), Err(StoreError::NotFound(_))));
+}
+
+#[test]
+fn to_look_at_a_layer_is_no_use_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (older, newer) = (Blob::new(1, 1000), Blob::new(2, 1000));
+    older.put(&store);
+    newer.put(&store);
+    older.read_all(&mut store.look_at(&older.swarm.digest).unwrap()).unwrap();
+    assert_eq!(store.list()[0].name, BlobName::Complete(newer.swarm.digest));
+    let looking = store.look_at(&older.swarm.digest).unwrap();
+    store.evict(u64::MAX / 2);
+    assert!(store.complete(&older.swarm.digest).is_some(), "it stays for as long as somebody looks");
+    drop(looking);
+    store.evict(u64::MAX / 2);
+    assert!(store.complete(&older.swarm.digest).is_none());
 }
