@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod demo;
 mod fs;
+mod index;
 mod log;
 mod mount;
 mod output;
@@ -40,6 +41,8 @@ enum Command {
     Fs(fs::FsArguments),
     /// Show what a node holds, whom it talks to, and where its bytes came from
     Status(status::StatusArguments),
+    /// Show what the index of a layer holds, or would hold
+    Index(index::IndexArguments),
     /// Measure how fast images reach every node: on this machine, or simulated
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Fs(arguments) => fs::run(arguments),
         Command::Mount(arguments) => mount::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Index(arguments) => index::run(arguments),
         Command::Bench(command) => bench::run(command),
         Command::Cluster(command) => cluster::run(command),
     };

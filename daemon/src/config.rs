@@ -28,6 +28,7 @@ pub struct ConfigFile {
     pub cluster: ClusterSection,
     pub admin: AdminSection,
     pub limits: LimitsSection,
+    pub lazy: LazySection,
 }
 
 /// `[node]`
@@ -150,6 +151,44 @@ pub struct LimitsSection {
     pub memory: Option<ByteSize>,
 }
 
+/// `[lazy]`: layers that are read in parts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LazySection {
+    /// Whether this node builds the indexes of the layers that it has whole.
+    pub index: bool,
+    /// Who must vouch for an index that this node did not build itself.
+    pub index_trust: IndexTrust,
+    /// Where `shoal fs` connects; default: `lazy.sock` in the data folder.
+    pub socket: Option<PathBuf>,
+}
+
+impl Default for LazySection {
+    fn default() -> Self {
+        Self { index: true, index_trust: IndexTrust::default(), socket: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IndexTrust {
+    /// One member that built it.
+    #[default]
+    Member,
+    /// Two members that built the same.
+    Two,
+}
+
+impl IndexTrust {
+    /// How many members that is.
+    pub(crate) fn builders(self) -> usize {
+        match self {
+            Self::Member => 1,
+            Self::Two => 2,
+        }
+    }
+}
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -201,6 +240,16 @@ pub struct Config {
     pub cluster: ClusterSection,
     pub admin_listen: SocketAddr,
     pub limits: Limits,
+    pub lazy: Lazy,
+}
+
+/// Layers that are read in parts.
+#[derive(Clone, Debug)]
+pub struct Lazy {
+    pub index: bool,
+    pub index_trust: IndexTrust,
+    /// `None`: where it is by default, if that can be.
+    pub socket: Option<PathBuf>,
 }
 
 /// How long answers of origins count.
@@ -259,7 +308,9 @@ impl ConfigFile {
         let scheduler_urls = urls.collect::<Result<_, _>>()?;
         self.mirror.check_files()?;
         let mirror = self.mirror;
+        let LazySection { index, index_trust, socket } = self.lazy;
         Ok(Config {
+            lazy: Lazy { index, index_trust, socket },
             data_dir: self.node.data_dir,
             place: Place { zone: self.node.zone.into(), rack: self.node.rack.into() },
             proxy: ProxyConfig {

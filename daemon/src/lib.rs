@@ -6,6 +6,7 @@ mod admin;
 mod blobs;
 mod config;
 mod images;
+mod lazy;
 mod metrics;
 mod node;
 mod scrape;

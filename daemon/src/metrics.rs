@@ -69,6 +69,11 @@ metrics! {
     digest_mismatches: Counter = "digest_mismatches", None, "Blobs whose chunks all matched and whose digest did not";
     client_bytes: Family<SourceLabel, Counter> = "client_sent", Some(Unit::Bytes), "Bytes of blobs handed to clients, by where they came from";
     blobs_passed_through: Counter = "blobs_passed_through", None, "Reads of blobs that the disk could not take and that came straight from the origin";
+    indexes_built: Counter = "indexes_built", None, "Layers whose index this node built";
+    indexes_declined: Counter = "indexes_declined", None, "Layers that cannot be read lazily";
+    lazy_requests: Counter = "lazy_requests", None, "Requests of the process that holds lazy filesystems";
+    lazy_ranges: Family<SourceLabel, Counter> = "lazy_ranges", None, "Ranges of layers and indexes handed to lazy readers, by where they came from";
+    lazy_range_bytes: Family<SourceLabel, Counter> = "lazy_ranges", Some(Unit::Bytes), "Bytes of those ranges";
     stale_tags: Counter = "stale_tags", None, "Tags answered from an older answer because the origin could not be asked";
     peer_calls_failed: Counter = "peer_calls_failed", None, "Calls to other nodes that did not lead to a link";
     tracker_sessions: Counter = "tracker_sessions", None, "Sessions opened with a scheduler";

@@ -25,6 +25,9 @@ use crate::admin;
 use crate::blobs::{BlobService, BlockBudget, PassThrough};
 use crate::config::Config;
 use crate::images::{Access, Facts, Mirror, Resolver, Tags};
+use crate::lazy::{
+    Claims, Holders, Images, Indexer, OriginParts, PeerServer, Ranges, Requests, Socket, follow_layers,
+};
 use crate::metrics::Metrics;
 use crate::scrape::{Observed, registry};
 use crate::swarm::{
@@ -58,6 +61,10 @@ pub enum StartError {
     Listen(#[from] shoal_registry_proxy::ListenError),
     #[error("[mirror.tls]")]
     MirrorTls(#[from] shoal_registry_proxy::TlsError),
+    #[error("[lazy] socket = \"{}\"", .path.display())]
+    Lazy { path: PathBuf, source: std::io::Error },
+    #[error("start the thread that builds indexes")]
+    Indexer(#[source] std::io::Error),
     #[error("[admin] listen = \"{address}\"")]
     Admin { address: SocketAddr, source: std::io::Error },
 }
@@ -113,6 +120,20 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
     Ok(Store::open(store)?)
 }
 
+/// The socket for filesystems. A node without one is a mirror all the same, unless one was asked for.
+fn bind_socket(config: &Config) -> Result<Option<Socket>, StartError> {
+    let path = config.lazy.socket.clone().unwrap_or_else(|| config.data_dir.join("lazy.sock"));
+    match Socket::bind(&path) {
+        Ok(socket) => Ok(Some(socket)),
+        // A path of a socket has 107 bytes at most.
+        Err(error) if config.lazy.socket.is_none() => {
+            warn!(path = %path.display(), %error, "no socket for filesystems; set [lazy] socket to have one elsewhere");
+            Ok(None)
+        }
+        Err(source) => Err(StartError::Lazy { path, source }),
+    }
+}
+
 impl Node {
     /// Constructs and connects everything, and starts to serve.
     pub async fn start(config: Config) -> Result<Self, StartError> {
@@ -121,6 +142,7 @@ impl Node {
         let (identity, tls) = credentials(&config)?;
         let me = identity.node();
         let store = open_store(&config)?;
+        let socket = bind_socket(&config)?;
         let origins = Origins::new(config.origins)?;
         let listeners = Listeners::bind(&config.proxy.listen)?;
         let admin_listener = TcpListener::bind(config.admin_listen)
@@ -128,6 +150,15 @@ impl Node {
             .map_err(|source| StartError::Admin { address: config.admin_listen, source })?;
 
         let metrics = Metrics::default();
+        let stop = CancellationToken::new();
+        let indexer = match config.lazy.index {
+            true => {
+                let key = identity.keypair().clone();
+                Indexer::start(store.clone(), key, me, metrics.clone(), stop.clone())
+                    .map_err(StartError::Indexer)?
+            }
+            false => Indexer::off(),
+        };
         let (swarm, inbox) = SwarmHandle::new();
         let budget = BlockBudget::new(config.limits.memory / 2);
         let server = SwarmServer {
@@ -142,7 +173,7 @@ impl Node {
             ..QuicConfig::new(config.peers_listen)
         };
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
-        let endpoint = QuicEndpoint::bind(quic, &tls, Arc::new(server), events)?;
+        let endpoint = QuicEndpoint::bind(quic, &tls, Arc::new(PeerServer::new(server)), events)?;
         let peers_address = endpoint.local_addr();
         let advertised = config.advertise;
         let addresses = if advertised.is_empty() { vec![peers_address] } else { advertised };
@@ -165,6 +196,7 @@ impl Node {
             metrics: metrics.clone(),
             memory: Arc::new(Semaphore::new(memory_permits(config.limits.memory))),
             unreachable: unreachable.clone(),
+            indexer,
         };
         let driver = Driver::new(parts, machine, tracker.clone());
         let scheduler_urls: Arc<[String]> = config.scheduler_urls.clone().into();
@@ -180,14 +212,20 @@ impl Node {
             hello,
         };
 
+        let holders = Holders::new(queries.clone(), swarm.clone(), bulk.clone());
+        let origin = OriginParts { origins: origins.clone(), limit: origin_limit.clone() };
+        let ranges = Ranges::new(store.clone(), bulk.clone(), holders, origin, metrics.clone());
+        let claims = Claims::new(store.clone(), ranges.clone(), config.lazy.index_trust);
+
         let through = PassThrough::new(origins.clone(), origin_limit);
         let blobs = BlobService::new(store.clone(), swarm.clone(), budget, metrics.clone(), through);
         let access = Access::new(store.clone(), queries.clone(), config.freshness);
         let tags =
             Tags::new(access.clone(), store.clone(), queries.clone(), config.freshness, metrics.clone());
         let resolver = Resolver::new(access.clone(), tags, store.clone(), queries);
-        let mirror = Mirror::new(origins.clone(), access, resolver, blobs.clone());
-        let proxy = Proxy::new(Arc::new(mirror), &config.proxy)?;
+        let mirror = Arc::new(Mirror::new(origins.clone(), access, resolver, blobs.clone()));
+        let proxy = Proxy::new(mirror.clone(), &config.proxy)?;
+        let requests = Requests::new(Images::new(mirror), claims, ranges, metrics.clone());
 
         let observed = Observed {
             node: me,
@@ -203,17 +241,18 @@ impl Node {
         };
         let mirror_addresses = listeners.tcp_addresses();
         let admin_address = admin_listener.local_addr().unwrap_or(config.admin_listen);
-        let stop = CancellationToken::new();
         let mirror = tokio::spawn(proxy.serve(listeners, stop.clone().cancelled_owned()));
         restore(store.clone(), swarm.clone()).await;
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(driver.run(inbox)),
             tokio::spawn(pass_on(link_events, swarm.clone())),
             tokio::spawn(watch_losses(store.clone(), swarm.clone())),
+            tokio::spawn(follow_layers(store.clone())),
             tokio::spawn(source.run(tracker, swarm, metrics.clone())),
             tokio::spawn(blobs.sweep()),
             tokio::spawn(admin::serve(admin_listener, registry(observed.clone()), observed)),
         ];
+        tasks.extend(socket.map(|socket| tokio::spawn(socket.serve(requests))));
         info!(node = %me, mirror = ?mirror_addresses, peers = %peers_address, "node started");
         Ok(Self { id: me, mirror_addresses, admin_address, bulk, store, stop, mirror, tasks })
     }

@@ -9,6 +9,7 @@ pub mod fuse;
 pub mod images;
 pub mod index;
 mod inflate;
+pub mod link;
 pub mod overlay;
 pub mod source;
 mod span;

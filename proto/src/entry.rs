@@ -74,12 +74,12 @@ fn swarm_bytes(out: &mut Vec<u8>, swarm: &SwarmId) {
     out.extend_from_slice(&swarm.round.to_be_bytes());
 }
 
-fn sign(key: &Keypair, message: &[u8]) -> Result<[u8; 64], EntryError> {
+pub(crate) fn sign(key: &Keypair, message: &[u8]) -> Result<[u8; 64], EntryError> {
     let signature = key.sign(message).map_err(|_| EntryError::Key)?;
     signature.try_into().map_err(|_| EntryError::Key)
 }
 
-fn check(signer: NodeId, message: &[u8], signature: &[u8; 64]) -> Result<(), EntryError> {
+pub(crate) fn check(signer: NodeId, message: &[u8], signature: &[u8; 64]) -> Result<(), EntryError> {
     let valid = signer.public_key().is_some_and(|key| key.verify(message, signature));
     if valid { Ok(()) } else { Err(EntryError::Signature { signer }) }
 }

@@ -223,7 +223,36 @@ pub struct ChunkRequest {
     pub index: ChunkIndex,
 }
 
-/// The head of the answer to a [`ChunkRequest`]; after `Sending` follow exactly that many bytes.
+/// Asks a member for exact bytes of a layer, or of what belongs to it. Nothing vouches for such bytes but the index of
+/// the layer: they are for the reader of one span, never stored as a chunk, never passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeRequest {
+    /// The layer's.
+    pub swarm: SwarmId,
+    pub part: Part,
+    /// At least one byte, at most [`limit::RANGE`].
+    pub range: std::ops::Range<u64>,
+}
+
+/// What belongs to a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// The layer itself, as the registry has it.
+    Layer,
+    /// The file of its index that has this SHA-256.
+    Index(Digest),
+    /// What [`SignedIndexClaim`](crate::SignedIndexClaim) says of the index that the member has.
+    Claim,
+}
+
+/// What is asked for on a stream of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerRequest {
+    Chunk(ChunkRequest),
+    Range(RangeRequest),
+}
+
+/// The head of the answer to a [`PeerRequest`]; after `Sending` follow exactly that many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkReply {
     Sending {
@@ -244,6 +273,8 @@ pub mod limit {
     /// Swarms in one message: an image rarely has more than 127 layers; a returning node reports in several messages.
     pub const SWARMS: usize = 256;
     pub const ADDRESSES: usize = 8;
+    /// Bytes of one range: the most that a span of a layer may need.
+    pub const RANGE: u64 = 32 << 20;
     pub const PEERS: usize = 64;
     /// Nodes that read from the origin in a later round: one after the other, when one leaves or fails.
     pub const READERS: usize = 16;

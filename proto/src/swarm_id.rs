@@ -90,6 +90,11 @@ pub struct SwarmId {
 }
 
 impl SwarmId {
+    /// Whether both are about the same bytes from the same registry, in whatever round.
+    pub fn is_same_blob(&self, other: &Self) -> bool {
+        (self.digest, self.size, &self.origin) == (other.digest, other.size, &other.origin)
+    }
+
     pub fn layout(&self) -> Result<ChunkLayout, LayoutError> {
         ChunkLayout::new(self.size)
     }

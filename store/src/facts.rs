@@ -9,16 +9,17 @@ use shoal_proto::{Digest, RegistryName};
 
 use crate::blob::lock;
 use crate::flush::ROWS_WITHIN;
+use crate::indexes::INDEXES;
 use crate::rows::{Redb, encode, parse};
 use crate::{Store, StoreError};
 
 /// A kind of fact. A row's value is when it was written, 8 bytes of unix milliseconds in big-endian order,
 /// and then JSON.
-struct Kind {
-    table: TableDefinition<'static, &'static str, &'static [u8]>,
-    name: &'static str,
+pub(crate) struct Kind {
+    pub(crate) table: TableDefinition<'static, &'static str, &'static [u8]>,
+    pub(crate) name: &'static str,
     /// Rows at most. About 300 bytes each.
-    cap: u64,
+    pub(crate) cap: u64,
 }
 
 const TAGS: Kind = Kind { table: TableDefinition::new("tags.1"), name: "tags", cap: 20_000 };
@@ -66,7 +67,7 @@ fn key(registry: &RegistryName, repository: &str, rest: &str) -> String {
 }
 
 pub(crate) fn create_tables(transaction: &WriteTransaction) -> Redb<()> {
-    for kind in [TAGS, LINKS, ANONYMOUS] {
+    for kind in [TAGS, LINKS, ANONYMOUS, INDEXES] {
         transaction.open_table(kind.table)?;
     }
     Ok(())
@@ -90,7 +91,7 @@ fn shrink(table: &mut redb::Table<'_, &'static str, &'static [u8]>) -> Redb<()> 
 }
 
 impl Store {
-    fn put<T: Serialize>(&self, kind: &Kind, key: &str, row: &T) -> Result<(), StoreError> {
+    pub(crate) fn put<T: Serialize>(&self, kind: &Kind, key: &str, row: &T) -> Result<(), StoreError> {
         let inner = &self.handle.inner;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let mut value = u64::try_from(now).unwrap_or(u64::MAX).to_be_bytes().to_vec();
@@ -103,12 +104,31 @@ impl Store {
             }
             Ok(())
         })?;
-        lock(&inner.table).facts_changed = true;
-        inner.flush_later(ROWS_WITHIN);
+        self.facts_changed();
         Ok(())
     }
 
-    fn get<T: serde::de::DeserializeOwned>(&self, kind: &Kind, key: &str) -> Result<Option<T>, StoreError> {
+    pub(crate) fn forget(&self, kind: &Kind, key: &str) -> Result<(), StoreError> {
+        let rows = &self.handle.inner.rows;
+        rows.write_soon("forget a fact", |rows| {
+            rows.open_table(kind.table)?.remove(key)?;
+            Ok(())
+        })?;
+        self.facts_changed();
+        Ok(())
+    }
+
+    fn facts_changed(&self) {
+        let inner = &self.handle.inner;
+        lock(&inner.table).facts_changed = true;
+        inner.flush_later(ROWS_WITHIN);
+    }
+
+    pub(crate) fn get<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: &Kind,
+        key: &str,
+    ) -> Result<Option<T>, StoreError> {
         let row = self.handle.inner.rows.read("look up a fact", |rows| {
             let row = rows.open_table(kind.table)?.get(key)?;
             Ok(row.and_then(|row| parse(kind.name, row.value().get(8..).unwrap_or_default())))
@@ -170,7 +190,7 @@ impl Store {
     }
 
     /// All rows of a kind with the parts of their keys, the one written last first.
-    fn latest<T: serde::de::DeserializeOwned>(
+    pub(crate) fn latest<T: serde::de::DeserializeOwned>(
         &self,
         kind: &Kind,
     ) -> Result<Vec<(Vec<String>, T)>, StoreError> {

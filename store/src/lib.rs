@@ -23,6 +23,7 @@ mod evict;
 mod facts;
 mod flush;
 mod hash;
+mod indexes;
 #[cfg(test)]
 mod power_loss;
 mod reader;
@@ -37,6 +38,7 @@ pub use digest::ContentHasher;
 pub use error::{BlobName, FinishError, OpenError, ReadError, StoreError};
 pub use evict::Loss;
 pub use facts::Tag;
+pub use indexes::IndexFact;
 pub use reader::{READ_BLOCKS, Reader};
 pub use rows::RowsError;
 pub use status::{BlobStatus, Statistics};

@@ -33,6 +33,12 @@ impl Store {
         Reader::open(self.handle.inner.use_complete(digest).map_err(missing)?)
     }
 
+    /// Opens a complete blob without this counting as a use: it stays no longer for that.
+    pub fn look_at(&self, digest: &Digest) -> Result<Reader, ReadError> {
+        let missing = |_| ReadError::Missing { blob: BlobName::Complete(*digest), index: ChunkIndex(0) };
+        Reader::open(self.handle.inner.look_at_complete(digest).map_err(missing)?)
+    }
+
     /// Opens a partial blob, whose chunks can be read as they come.
     pub fn partial_reader(&self, swarm: &SwarmId) -> Result<Reader, ReadError> {
         let missing = |_: StoreError| ReadError::Missing {

@@ -84,6 +84,8 @@ impl Table {
 pub(crate) struct InUse {
     pub(crate) store: Arc<Inner>,
     pub(crate) blob: Arc<Blob>,
+    /// Whether this is a use that keeps the blob here for longer.
+    counts: bool,
 }
 
 impl Inner {
@@ -92,6 +94,15 @@ impl Inner {
         let found = table.complete.get(digest).cloned();
         let blob = found.ok_or_else(|| StoreError::NotFound(BlobName::Complete(*digest)))?;
         Ok(self.in_use(&mut table, blob))
+    }
+
+    /// Keeps the blob here for now, and not for longer.
+    pub(crate) fn look_at_complete(self: &Arc<Self>, digest: &Digest) -> Result<InUse, StoreError> {
+        let table = lock(&self.table);
+        let found = table.complete.get(digest).cloned();
+        let blob = found.ok_or_else(|| StoreError::NotFound(BlobName::Complete(*digest)))?;
+        blob.users.fetch_add(1, Ordering::Relaxed);
+        Ok(InUse { store: self.clone(), blob, counts: false })
     }
 
     pub(crate) fn use_partial(self: &Arc<Self>, swarm: &SwarmId) -> Result<InUse, StoreError> {
@@ -104,15 +115,18 @@ impl Inner {
     pub(crate) fn in_use(self: &Arc<Self>, table: &mut Table, blob: Arc<Blob>) -> InUse {
         blob.users.fetch_add(1, Ordering::Relaxed);
         table.touch(&blob);
-        InUse { store: self.clone(), blob }
+        InUse { store: self.clone(), blob, counts: true }
     }
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
         let mut table = lock(&self.store.table);
-        table.touch(&self.blob);
         self.blob.users.fetch_sub(1, Ordering::Relaxed);
+        if !self.counts {
+            return;
+        }
+        table.touch(&self.blob);
         drop(table);
         self.store.flush_later(crate::flush::TOUCHES_WITHIN);
     }

@@ -49,7 +49,16 @@ impl Format {
 #[derive(Clone, Copy, Debug)]
 struct LayerSpec {
     size: u64,
-    compressible: bool,
+    content: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Random,
+    /// The same byte again and again.
+    Repeated,
+    /// Words that come again and again: what compresses them looks back.
+    Words,
 }
 
 /// Makes images from a seed: the same calls give the same bytes, so that a failure can be repeated.
@@ -61,6 +70,7 @@ pub struct ImageBuilder {
     multi_platform: bool,
     algorithm: Algorithm,
     artifact: Option<String>,
+    claimed: Option<Vec<String>>,
 }
 
 impl ImageBuilder {
@@ -72,6 +82,7 @@ impl ImageBuilder {
             multi_platform: false,
             algorithm: Algorithm::Sha256,
             artifact: None,
+            claimed: None,
         }
     }
 
@@ -83,13 +94,19 @@ impl ImageBuilder {
     /// Adds a layer with about `size` bytes of files that do not compress, so that its blob is about
     /// as large.
     pub fn layer(mut self, size: u64) -> Self {
-        self.layers.push(LayerSpec { size, compressible: false });
+        self.layers.push(LayerSpec { size, content: Kind::Random });
         self
     }
 
     /// Adds a layer with about `size` bytes of files that compress well.
     pub fn compressible_layer(mut self, size: u64) -> Self {
-        self.layers.push(LayerSpec { size, compressible: true });
+        self.layers.push(LayerSpec { size, content: Kind::Repeated });
+        self
+    }
+
+    /// Adds a layer with about `size` bytes of files that compress to about a third, as programs and texts do.
+    pub fn text_layer(mut self, size: u64) -> Self {
+        self.layers.push(LayerSpec { size, content: Kind::Words });
         self
     }
 
@@ -108,6 +125,12 @@ impl ImageBuilder {
     /// Not an image but an artifact: blobs of this media type, an empty config.
     pub fn artifact(mut self, media_type: &str) -> Self {
         self.artifact = Some(media_type.to_owned());
+        self
+    }
+
+    /// The configuration claims these DiffIDs, whatever the layers are.
+    pub fn claiming(mut self, diff_ids: &[Digest]) -> Self {
+        self.claimed = Some(diff_ids.iter().map(Digest::to_string).collect());
         self
     }
 
@@ -130,6 +153,7 @@ impl ImageBuilder {
             let media_type = self.artifact.as_deref().unwrap_or(self.format.layer());
             layers.push(self.blob(media_type, gzip(&tar)));
         }
+        let diff_ids = self.claimed.clone().unwrap_or(diff_ids);
         let config = match &self.artifact {
             Some(_) => self.blob("application/vnd.oci.empty.v1+json", b"{}".to_vec()),
             None => self.blob(self.format.config(), config(architecture, self.seed, &diff_ids)),
@@ -211,7 +235,7 @@ fn tar(number: usize, spec: LayerSpec, random: &mut fastrand::Rng) -> Vec<u8> {
         let size = if file == 7 { left } else { left / 8 };
         left -= size;
         let mut header = header(size, tar::EntryType::Regular, 0o644);
-        let content = Content { random, compressible: spec.compressible };
+        let content = Content { random, kind: spec.content };
         tar.append_data(&mut header, format!("layer{number}/file{file}"), content.take(size)).unwrap();
     }
     tar.into_inner().unwrap()
@@ -228,15 +252,20 @@ fn header(size: u64, kind: tar::EntryType, mode: u32) -> tar::Header {
 
 struct Content<'a> {
     random: &'a mut fastrand::Rng,
-    compressible: bool,
+    kind: Kind,
 }
 
 impl Read for Content<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.compressible {
-            buffer.fill(self.random.u8(b'a'..=b'z'));
-        } else {
-            self.random.fill(buffer);
+        match self.kind {
+            Kind::Random => self.random.fill(buffer),
+            Kind::Repeated => buffer.fill(self.random.u8(b'a'..=b'z')),
+            Kind::Words => {
+                for word in buffer.chunks_mut(8) {
+                    let number = self.random.u64(..4096).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    word.copy_from_slice(&number.to_le_bytes()[..word.len()]);
+                }
+            }
         }
         Ok(buffer.len())
     }

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use shoal_proto::NodeId;
 
@@ -64,6 +65,11 @@ impl Node {
         format!("http://{}", self.mirror)
     }
 
+    /// Where the process with the filesystems finds it.
+    pub fn lazy_socket(&self) -> PathBuf {
+        self.data_dir.join("lazy.sock")
+    }
+
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
@@ -71,6 +77,15 @@ impl Node {
     /// An HTTP client that pulls through this node what `registry` holds.
     pub fn puller(&self, registry: &str) -> Puller {
         Puller::new(&self.url(), registry)
+    }
+
+    /// Returns once it has built this many indexes of layers since it started.
+    pub async fn indexed(&self, layers: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.metrics().await.sum("shoal_indexes_built_total") < layers as f64 {
+            assert!(Instant::now() < deadline, "no index after a minute: {}", self.output());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 

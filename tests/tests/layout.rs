@@ -18,7 +18,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("shoal-transport", &["proto"]),
     ("shoal-scheduler", &["proto", "swarm", "transport"]),
     ("shoal-registry-proxy", &["proto"]),
-    ("shoal-daemon", &["proto", "swarm", "store", "origin", "transport", "scheduler", "registry-proxy"]),
+    (
+        "shoal-daemon",
+        &["proto", "swarm", "store", "origin", "transport", "scheduler", "registry-proxy", "lazyfs"],
+    ),
     (
         "shoal-cli",
         &[
@@ -34,9 +37,9 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "lazyfs",
         ],
     ),
-    ("shoal-tests", &["proto", "transport"]),
+    ("shoal-tests", &["proto", "transport", "lazyfs"]),
     ("shoal-bench", &["proto", "swarm"]),
-    ("shoal-costs", &["proto", "store", "transport", "tests"]),
+    ("shoal-costs", &["proto", "store", "transport", "tests", "lazyfs"]),
     ("shoal-lazyfs", &["proto"]),
 ];
 

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use folder::{seen, short};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use shoal_tests::{Containerd, Needs, Process, available, shoal_binary};
+use shoal_tests::{Containerd, Needs, available, mounted, shoal_binary};
 
 const REFERENCE: &str = "registry.test/library/hard:v1";
 /// Folders that some layer's tar only implies: containerd leaves them with the time at which it unpacked.
@@ -81,19 +81,6 @@ fn layout(at: &Path, tars: &[Vec<u8>]) {
     fs::write(at.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
 }
 
-/// `shoal mount`, once it has mounted.
-async fn mounted(image: &str, at: &Path, log: &Path) -> Process {
-    let mut command = tokio::process::Command::new(shoal_binary());
-    command.arg("mount").arg(image).arg(at);
-    let mut process = Process::spawn("shoal mount", command, log);
-    let deadline = Process::readiness_deadline();
-    while !process.output().contains("is mounted on") {
-        process.may_still_become_ready(deadline, "mount");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    process
-}
-
 fn is_mounted(at: &Path) -> bool {
     fs::read_to_string("/proc/self/mountinfo").unwrap().contains(at.to_str().unwrap())
 }
@@ -134,7 +121,7 @@ async fn an_image_is_what_containerd_unpacks() {
     let unpacked = case.folder.path().join("unpacked");
     fs::create_dir(&unpacked).unwrap();
     containerd.mount(REFERENCE, &unpacked).await.unwrap();
-    let mut process = mounted(&case.image, &case.at, &case.folder.path().join("log")).await;
+    let mut process = mounted(&[&case.image], &case.at, &case.folder.path().join("log")).await;
     let (got, mut want) = (seen(&case.at), seen(&unpacked));
     containerd.unmount(&unpacked).await.unwrap();
     assert!(process.stop().await.success());
@@ -157,7 +144,7 @@ async fn told_to_end_it_waits_for_who_still_reads() {
         return;
     }
     let case = case();
-    let mut process = mounted(&case.image, &case.at, &case.folder.path().join("log")).await;
+    let mut process = mounted(&[&case.image], &case.at, &case.folder.path().join("log")).await;
     // A service's processes are all told at once.
     let server = server_of(&process).unwrap();
     let mut reader = Command::new("cat")
@@ -200,7 +187,7 @@ async fn when_the_process_that_serves_is_killed_again_and_again_no_reader_sees_a
         return;
     }
     let case = case();
-    let process = mounted(&case.image, &case.at, &case.folder.path().join("log")).await;
+    let process = mounted(&[&case.image], &case.at, &case.folder.path().join("log")).await;
     let want = fs::read(case.folder.path().join("made/middle/large")).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..8)
@@ -256,7 +243,7 @@ async fn umount_ends_it() {
         return;
     }
     let case = case();
-    let mut process = mounted(&case.image, &case.at, &case.folder.path().join("log")).await;
+    let mut process = mounted(&[&case.image], &case.at, &case.folder.path().join("log")).await;
     assert!(Command::new("umount").arg(&case.at).status().unwrap().success());
     let deadline = Process::readiness_deadline();
     while process.is_alive() {
@@ -279,7 +266,7 @@ fn what_is_wrong_is_said() {
         (case.image.as_str(), &missing, "missing"),
         (&format!("oci:{}", broken.display()), &case.at, "is no OCI layout"),
         (&other, &case.at, "holds no image \"v2\""),
-        ("alpine", &case.at, "oci:"),
+        ("alpine", &case.at, "no daemon's socket"),
     ] {
         let output = Command::new(shoal_binary()).arg("mount").arg(image).arg(at).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use shoal_proto::NodeId;
-use shoal_proto::message::{ChunkRequest, PeerInfo, PeerMessage};
+use shoal_proto::message::{ChunkRequest, PeerInfo, PeerMessage, RangeRequest};
 
 use crate::quic::FrameError;
 
@@ -21,6 +21,11 @@ pub trait ChunkServer: Send + Sync + 'static {
     /// Runs on the transport's own thread, as does the body: neither may block or compute for long. Dropped
     /// when the neighbour cancels.
     fn serve(&self, from: NodeId, request: ChunkRequest) -> BoxFuture<'static, Served>;
+
+    /// The same for exact bytes of a layer. Who has no layers serves none.
+    fn serve_range(&self, _from: NodeId, _request: RangeRequest) -> BoxFuture<'static, Served> {
+        Box::pin(std::future::ready(Served::NotHeld))
+    }
 }
 
 /// The answer to a neighbour who asks for a chunk.
@@ -145,6 +150,13 @@ pub trait Bulk: Send + Sync + 'static {
         from: NodeId,
         request: ChunkRequest,
         expected: u32,
+    ) -> BoxFuture<'static, Result<FetchedChunk, FetchError>>;
+
+    /// Asks a member for exact bytes of a layer, as [`Self::fetch`] does for a chunk.
+    fn fetch_range(
+        &self,
+        from: NodeId,
+        request: RangeRequest,
     ) -> BoxFuture<'static, Result<FetchedChunk, FetchError>>;
 
     /// Ends a link, if there is one.

@@ -5,7 +5,7 @@ mod layout;
 
 use std::io::{Write as _, stdin, stdout};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ use clap::Args;
 use shoal_lazyfs::fill::{Pace, fill};
 use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
+use shoal_lazyfs::link::{Link, Served};
+use shoal_lazyfs::source::LayerSource;
 use shoal_lazyfs::span_cache::Patience;
 use shoal_proto::Digest;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,14 +27,26 @@ pub(crate) use layout::LayoutSource;
 /// The kernel's INIT, in hex; the descriptor of the mount is the standard input.
 pub(crate) const INIT: &str = "SHOAL_FUSE_INIT";
 
+/// Who asks for the image: the value of an `Authorization` header. Not on the command line, where others read it.
+pub(crate) const AUTHORIZATION: &str = "SHOAL_AUTHORIZATION";
+
 #[derive(Debug, Args)]
 pub(crate) struct FsArguments {
     /// Where what was read is kept
     #[arg(long, value_name = "DIR")]
     pub cache: PathBuf,
     /// The OCI layout folder that holds the layers
-    #[arg(long, value_name = "DIR")]
-    pub layout: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "socket")]
+    pub layout: Option<PathBuf>,
+    /// The socket of the daemon that has the layers
+    #[arg(long, value_name = "FILE", requires = "image")]
+    pub socket: Option<PathBuf>,
+    /// The image through which they are read, as the daemon named it
+    #[arg(long)]
+    pub image: Option<String>,
+    /// Of each layer, the digest of its index
+    #[arg(long)]
+    pub index: Vec<Digest>,
     /// Read all of it in the background
     #[arg(long)]
     pub eager: bool,
@@ -55,11 +69,23 @@ pub(crate) fn run(arguments: FsArguments) -> anyhow::Result<ExitCode> {
     done
 }
 
+fn source(arguments: &FsArguments) -> Arc<dyn LayerSource> {
+    let (Some(socket), Some(image)) = (&arguments.socket, &arguments.image) else {
+        return Arc::new(LayoutSource::new(arguments.layout.as_deref().unwrap_or(Path::new("."))));
+    };
+    let link = Link::open(socket);
+    let authorization = std::env::var(AUTHORIZATION).ok();
+    for (layer, index) in arguments.layers.iter().zip(&arguments.index) {
+        let (image, authorization) = (image.clone(), authorization.clone());
+        link.serve(*layer, Served { image, index: *index, authorization });
+    }
+    Arc::new(link)
+}
+
 async fn serve(arguments: FsArguments, device: Device) -> anyhow::Result<ExitCode> {
     // Whoever stops a service tells all of its processes. This one ends when the mount does, not before its readers.
     let _told = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let source = Arc::new(LayoutSource::new(&arguments.layout));
-    let images = Images::open(&arguments.cache, source, Patience::default()).await?;
+    let images = Images::open(&arguments.cache, source(&arguments), Patience::default()).await?;
     let slots = images.add(&arguments.layers).await?;
     let served = FuseMount::serve(images.fs().clone(), &device).context("cannot serve the mount")?;
     let names: Vec<_> = slots.iter().map(|slot| slot.0.to_string()).collect();

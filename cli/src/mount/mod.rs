@@ -3,29 +3,34 @@
 //! This process mounts and unmounts, and keeps the mount's descriptor; another one, `shoal fs`, serves the files and
 //! may die. So nothing here may look into the mount: it would wait for a process that it has to start.
 
+mod origin;
 mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
 use shoal_lazyfs::fs::EMPTY;
 use shoal_lazyfs::fuse::Device;
 use shoal_lazyfs::overlay;
 
-use crate::fs::LayoutSource;
 use crate::log::{self, LogFormat};
 use crate::{pull, serve};
+use origin::Origin;
 use server::Server;
 
 #[derive(Debug, Args)]
 pub(crate) struct MountArguments {
-    /// An image in an OCI layout folder: oci:FOLDER, or oci:FOLDER:TAG where there are several
+    /// As clients name it, from the node; or in an OCI layout folder: oci:FOLDER, oci:FOLDER:TAG where it holds
+    /// several
     image: String,
     /// An existing folder to mount it on
     folder: PathBuf,
-    /// Which image of an index, as os/architecture
+    /// The socket of the node's daemon
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/shoal/lazy.sock")]
+    socket: PathBuf,
+    /// Which image of a folder's index, as os/architecture; a node gives the one for this machine
     #[arg(long, default_value_t = pull::host_platform(), value_parser = pull::platform)]
     platform: String,
     /// Where to keep what was read, for the next time; by default it is dropped at the end
@@ -51,15 +56,14 @@ pub(crate) fn run(arguments: MountArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<ExitCode> {
-    let (layout, tag) = layout_and_tag(&arguments.image)?;
-    let layers = LayoutSource::new(&layout).layers(tag, &arguments.platform)?;
+    let origin = Origin::of(arguments).await?;
     let scratch = tempfile::Builder::new().prefix("shoal-").tempdir().context("cannot make a folder")?;
     let cache = arguments.cache.clone().unwrap_or_else(|| scratch.path().join("cache"));
     let below = scratch.path().join("fs");
     std::fs::create_dir(&below)?;
     let device = Device::mount(&below).context("cannot mount a FUSE filesystem (modprobe fuse may help)")?;
     let mounted = async {
-        let server = Server::start(device, &cache, &layout, &layers, arguments).await?;
+        let server = Server::start(device, &cache, &origin, arguments).await?;
         // overlayfs takes no single folder: an empty one is below all.
         let names = [EMPTY].into_iter().chain(server.folders.iter().map(String::as_str));
         let lower: Vec<_> = names.map(|name| below.join(name)).collect();
@@ -74,7 +78,7 @@ async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<Exit
         "{} is mounted on {} ({} layers); Ctrl-C or umount ends it",
         arguments.image,
         folder.display(),
-        layers.len()
+        origin.layers.len()
     ))?;
     until_unmounted(folder, server).await
 }
@@ -104,39 +108,4 @@ async fn until_unmounted(folder: &Path, mut server: Server) -> anyhow::Result<Ex
         ended = server.ended() => ended?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// `oci:FOLDER[:TAG]`; a folder whose own name holds a colon is found too.
-fn layout_and_tag(image: &str) -> anyhow::Result<(PathBuf, Option<&str>)> {
-    let Some(path) = image.strip_prefix("oci:") else {
-        bail!(
-            "{image}: only images in a folder can be mounted: oci:FOLDER (shoal pull --output FOLDER makes one)"
-        );
-    };
-    match path.rsplit_once(':') {
-        Some((folder, tag)) if !Path::new(path).exists() => Ok((folder.into(), Some(tag))),
-        _ => Ok((path.into(), None)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_layout_may_have_a_tag() {
-        let folder = tempfile::tempdir().unwrap();
-        let odd = folder.path().join("a:b");
-        std::fs::create_dir(&odd).unwrap();
-        let (plain, odd) = (folder.path().to_str().unwrap(), odd.to_str().unwrap());
-        for (image, path, tag) in [
-            (format!("oci:{plain}"), plain, None),
-            (format!("oci:{plain}:v1"), plain, Some("v1")),
-            (format!("oci:{odd}"), odd, None),
-            (format!("oci:{odd}:v1"), odd, Some("v1")),
-        ] {
-            assert_eq!(layout_and_tag(&image).unwrap(), (path.into(), tag), "{image}");
-        }
-        assert!(layout_and_tag("alpine").unwrap_err().to_string().contains("oci:"));
-    }
 }

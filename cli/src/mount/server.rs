@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use shoal_lazyfs::fuse::Device;
-use shoal_proto::Digest;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use super::MountArguments;
+use super::origin::Origin;
 use crate::fs::INIT;
 
 /// Deaths in a minute after which it is not started again: something kills it each time.
@@ -31,14 +31,14 @@ impl Server {
     pub(super) async fn start(
         device: Device,
         cache: &Path,
-        layout: &Path,
-        layers: &[Digest],
+        origin: &Origin,
         arguments: &MountArguments,
     ) -> anyhow::Result<Self> {
-        let mut all = vec!["fs".into(), "--cache".into(), cache.into(), "--layout".into(), layout.into()];
+        let mut all: Vec<std::ffi::OsString> = vec!["fs".into(), "--cache".into(), cache.into()];
+        all.extend(origin.arguments.iter().cloned());
         all.extend(arguments.eager.then(|| "--eager".into()));
         all.extend(["--log".into(), arguments.log.name().into()]);
-        all.extend(layers.iter().map(|layer| layer.to_string().into()));
+        all.extend(origin.layers.iter().map(|layer| layer.to_string().into()));
         let (child, folders) = spawn(&device, &all).await?;
         Ok(Self { device, arguments: all, child, folders, deaths: Vec::new() })
     }

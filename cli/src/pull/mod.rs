@@ -15,9 +15,10 @@ use clap::Args;
 use serde::Serialize;
 
 pub(crate) use client::{Login, PullReport, Puller, http_client};
-pub(crate) use image::{ImageName, host_and_port, host_platform, platform};
+pub(crate) use image::{host_and_port, host_platform, platform};
 pub(crate) use layout::Layout;
 pub(crate) use progress::Progress;
+pub(crate) use shoal_proto::ImageName;
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArguments {

@@ -34,6 +34,15 @@ pub(crate) struct Mirror {
     blobs: BlobService,
 }
 
+/// A manifest, and as whom the blobs that it lists are read.
+#[derive(Debug)]
+pub(crate) struct ManifestAlone {
+    pub(crate) digest: Digest,
+    pub(crate) bytes: Bytes,
+    origin: Arc<Origin>,
+    context: OriginContext,
+}
+
 /// A blob that was found for a caller.
 #[derive(Debug)]
 pub(crate) struct FoundBlob {
@@ -57,15 +66,9 @@ impl Mirror {
         if self.blobs.is_local(digest, size) { Source::Local } else { Source::Origin }
     }
 
-    /// The manifest's bytes, by the way of all blobs.
-    async fn content(
-        &self,
-        origin: &Origin,
-        context: OriginContext,
-        resolved: &Resolved,
-        size: u64,
-    ) -> Result<(Bytes, Source), Refusal> {
-        let wanted = Wanted { digest: resolved.digest, size, registry: origin.name().clone(), context };
+    /// All bytes of a manifest or configuration, by the way of all blobs.
+    async fn content(&self, wanted: Wanted) -> Result<(Bytes, Source), Refusal> {
+        let size = wanted.size;
         let mut source = Source::Local;
         let mut bytes = BytesMut::new();
         let mut pieces = std::pin::pin!(reading(self.blobs.clone(), wanted, 0..size));
@@ -102,13 +105,13 @@ impl Mirror {
         }
     }
 
-    async fn found_manifest(
+    /// What an image's name means, and the right to read it.
+    async fn located(
         &self,
         image: &ImageRef,
         accept: &Accept,
         caller: &Caller,
-        head: bool,
-    ) -> Result<Manifest, Refusal> {
+    ) -> Result<(Arc<Origin>, Repository, Resolved, Wanted), Refusal> {
         let origin = self.origin(&image.registry)?;
         let repository = origin.canonical_repository(&image.repository);
         let resolved = match &image.reference {
@@ -127,10 +130,59 @@ impl Mirror {
         }
         let context = manifest_context(&repository, &resolved)?;
         may_share(self.blobs.store(), &origin, &context, &resolved.digest).await?;
+        let wanted = Wanted { digest: resolved.digest, size, registry: origin.name().clone(), context };
+        Ok((origin, repository, resolved, wanted))
+    }
+
+    /// A manifest for somebody who reads parts of the image: nothing that it lists is fetched.
+    pub(crate) async fn manifest_alone(
+        &self,
+        image: &ImageRef,
+        accept: &Accept,
+        caller: &Caller,
+    ) -> Result<ManifestAlone, Refusal> {
+        let (origin, repository, resolved, wanted) = self.located(image, accept, caller).await?;
+        let (bytes, _) = self.content(wanted).await?;
+        self.resolver.note_children(&origin, &repository, &resolved.grant, &Children::of(&bytes)).await;
+        let Grant { identity, fallback, .. } = resolved.grant;
+        let context = OriginContext { repository, kind: Kind::Blob, identity, fallback };
+        Ok(ManifestAlone { digest: resolved.digest, bytes, origin, context })
+    }
+
+    /// A blob that a [`ManifestAlone`] lists, for its reader.
+    pub(crate) async fn listed(
+        &self,
+        manifest: &ManifestAlone,
+        digest: Digest,
+        size: u64,
+    ) -> Result<Wanted, Refusal> {
+        let (origin, context) = (&manifest.origin, manifest.context.clone());
+        may_share(self.blobs.store(), origin, &context, &digest).await?;
+        Ok(Wanted { digest, size, registry: origin.name().clone(), context })
+    }
+
+    /// All bytes of a small blob.
+    pub(crate) async fn small(&self, wanted: Wanted) -> Result<Bytes, Refusal> {
+        if wanted.size > MAX_MANIFEST {
+            let reason = format!("{} bytes are more than {MAX_MANIFEST}", wanted.size);
+            return Err(Refusal::ManifestInvalid { reason });
+        }
+        self.content(wanted).await.map(|(bytes, _)| bytes)
+    }
+
+    async fn found_manifest(
+        &self,
+        image: &ImageRef,
+        accept: &Accept,
+        caller: &Caller,
+        head: bool,
+    ) -> Result<Manifest, Refusal> {
+        let (origin, repository, resolved, wanted) = self.located(image, accept, caller).await?;
+        let size = wanted.size;
         let (bytes, source) = if head {
             (None, self.source(&resolved.digest, size))
         } else {
-            let (bytes, source) = self.content(&origin, context, &resolved, size).await?;
+            let (bytes, source) = self.content(wanted).await?;
             self.follow(&origin, &repository, &resolved, &bytes).await;
             (Some(bytes), source)
         };

@@ -12,7 +12,7 @@ mod share;
 mod tags;
 
 pub(crate) use access::Access;
-pub(crate) use backend::Mirror;
+pub(crate) use backend::{ManifestAlone, Mirror};
 pub(crate) use facts::Facts;
 pub(crate) use resolve::Resolver;
 pub(crate) use share::is_open;

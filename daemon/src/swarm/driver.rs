@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_origin::Origins;
-use shoal_proto::{Digest, Keypair, LeaseToken, NodeId, SwarmId};
+use shoal_proto::message::{Held, Membership, NodeMessage, PeerMessage};
+use shoal_proto::{ChunkSet, Digest, Keypair, LeaseToken, NodeId, SwarmId};
 use shoal_store::Store;
 use shoal_swarm::Time;
 use shoal_swarm::peer::{Admission, PeerEvent, PeerMachine};
@@ -20,6 +21,7 @@ use tracing::{trace, warn};
 use super::inbox::Slot;
 use super::{Inbox, Input, SwarmHandle, TrackerLink, Unreachable};
 use crate::blobs::{ActiveBlob, Failure, Phase};
+use crate::lazy::Indexer;
 use crate::metrics::Metrics;
 
 /// What the driver works with.
@@ -36,6 +38,8 @@ pub(crate) struct DriverParts {
     /// KiB of chunks that may be in memory at once on their way to the store.
     pub memory: Arc<Semaphore>,
     pub unreachable: Unreachable,
+    /// What is complete may be a layer.
+    pub indexer: Indexer,
 }
 
 impl std::fmt::Debug for DriverParts {
@@ -134,7 +138,10 @@ impl Driver {
             }
             Input::LinkDown(node) => self.feed(PeerEvent::LinkDown(node)),
             Input::ConnectFailed(node) => self.feed(PeerEvent::ConnectFailed(node)),
-            Input::Peer { from, message } => self.feed(PeerEvent::Peer { from, message }),
+            Input::Peer { from, message } => {
+                self.decline(from, &message);
+                self.feed(PeerEvent::Peer { from, message });
+            }
             Input::Admit { from, request, answer } => {
                 let now = self.now();
                 let admission = self.machine.admit(now, from, &request);
@@ -162,10 +169,45 @@ impl Driver {
                 self.feed(PeerEvent::Lost { swarm, chunks });
             }
             Input::LostComplete { digest, chunks } => self.lost_complete(digest, chunks),
+            Input::LookIn { swarm, done } => {
+                self.look_in(swarm);
+                // Whoever asked may have gone.
+                let _ = done.send(());
+            }
             Input::Snapshot(answer) => {
                 // Whoever asked may have gone; nobody needs the answer then.
                 let _ = answer.send(self.machine.snapshot());
             }
+        }
+    }
+}
+
+impl Driver {
+    /// Whether this node has a part in a swarm of these bytes.
+    fn knows(&self, swarm: &SwarmId) -> bool {
+        self.complete.contains_key(&swarm.digest)
+            || self.blobs.keys().any(|known| known.digest == swarm.digest)
+    }
+
+    fn look_in(&self, swarm: SwarmId) {
+        let Ok(layout) = swarm.layout() else { return };
+        if self.knows(&swarm) {
+            return;
+        }
+        let held = Held::Some(ChunkSet::empty(layout.count()));
+        let (wants, may_lease, shareable) = (true, false, false);
+        let member = Membership { swarm: swarm.clone(), held, wants, may_lease, shareable };
+        self.tracker.send(NodeMessage::Join(vec![member]));
+        self.tracker.send(NodeMessage::Leave(vec![swarm]));
+    }
+
+    /// Who takes this node for a neighbour because it looked in learns that it is none.
+    fn decline(&self, from: NodeId, message: &PeerMessage) {
+        if let PeerMessage::State { swarm, .. } = message
+            && !self.knows(swarm)
+            && let Err(error) = self.parts.bulk.send(from, &PeerMessage::Leave(swarm.clone()))
+        {
+            trace!(peer = %from, %error, "gone already");
         }
     }
 }

@@ -26,6 +26,7 @@ pub(super) async fn finish(parts: DriverParts, swarm: SwarmId) {
         Ok(Ok(Some((signed, open)))) => {
             info!(digest = %swarm.digest, size = swarm.size, "blob complete");
             parts.metrics.blobs_completed.inc();
+            parts.indexer.is_whole(&swarm);
             Input::Verified { signed, open }
         }
         Ok(Ok(None)) => Input::StoreFailed { swarm, reason: "this node's key cannot sign".into() },

@@ -106,6 +106,11 @@ pub(crate) enum Input {
         chunks: Option<Vec<ChunkIndex>>,
     },
     Snapshot(oneshot::Sender<PeerSnapshot>),
+    /// Joins a swarm and leaves it, to hear who is in it; nothing if this node is in it.
+    LookIn {
+        swarm: SwarmId,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// Why a read from the origin ended early: what the tracker is told, and what a waiting client is told.
@@ -161,6 +166,14 @@ impl SwarmHandle {
         let (answer, answered) = oneshot::channel();
         self.send(Input::Admit { from, request, answer }).await;
         answered.await.unwrap_or((Admission::NotHeld, None))
+    }
+
+    /// Has the tracker name members of a swarm that this node is not in.
+    pub(super) async fn look_in(&self, swarm: SwarmId) {
+        let (done, told) = oneshot::channel();
+        self.send(Input::LookIn { swarm, done }).await;
+        // It fails after the driver stopped.
+        let _ = told.await;
     }
 
     /// What the machine knows, for people and metrics; `None` after the driver stopped.

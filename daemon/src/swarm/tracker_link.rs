@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use shoal_proto::message::{NodeMessage, PeerInfo, TagRecord, TrackerMessage};
-use shoal_proto::{ClaimChecker, RegistryName, Repository};
+use shoal_proto::{ClaimChecker, RegistryName, Repository, SwarmId};
 use shoal_scheduler::TrackerHandle;
 use shoal_transport::{MutualTls, grpc};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -67,6 +67,10 @@ struct Shared {
     /// Since when there is a session with a scheduler, or since when there is none.
     scheduler: Mutex<Scheduler>,
     opened: Notify,
+    /// The blob whose holders are being asked for, and those that were named.
+    holders: Mutex<Option<(SwarmId, Vec<PeerInfo>)>>,
+    /// One question for holders at a time.
+    asking: tokio::sync::Mutex<()>,
 }
 
 /// Sends to the present tracker. Cheap to clone.
@@ -138,6 +142,15 @@ impl TrackerLink {
         answer.ok()?.ok()
     }
 
+    /// Notes who was named for a blob, where somebody asks for that.
+    fn named(&self, swarm: &SwarmId, peers: &[PeerInfo]) {
+        if let Some((asked, holders)) = lock(&self.0.holders).as_mut()
+            && asked.is_same_blob(swarm)
+        {
+            holders.extend_from_slice(peers);
+        }
+    }
+
     fn answer(&self, request: u64, message: TrackerMessage) {
         if let Some(asker) = lock(&self.0.questions).remove(&request) {
             // The asker may have stopped waiting.
@@ -169,6 +182,27 @@ impl TrackerQueries {
             TrackerMessage::TagFound { record, .. } => record,
             _ => None,
         }
+    }
+
+    /// Members that have some of a blob, without taking part in its swarm: none if this node takes part already.
+    ///
+    /// A tracker names neighbours to who joins, so this joins and leaves at once. A question about something else
+    /// tells when all that there was to say has come.
+    pub(crate) async fn holders(
+        &self,
+        blob: &SwarmId,
+        repository: &Repository,
+        swarm: &SwarmHandle,
+    ) -> Vec<PeerInfo> {
+        if !self.0.is_up() {
+            return Vec::new();
+        }
+        let shared = &self.0.0;
+        let _alone = shared.asking.lock().await;
+        *lock(&shared.holders) = Some((blob.clone(), Vec::new()));
+        swarm.look_in(blob.clone()).await;
+        self.is_anonymous(&blob.origin, repository).await;
+        lock(&shared.holders).take().map(|(_, named)| named).unwrap_or_default()
     }
 
     /// Whether a member found that the origin serves this repository to anybody.
@@ -352,6 +386,9 @@ async fn session(
         if let Err(error) = claims.tracker(&message) {
             warn!(%error, "dropped a message whose claim does not hold");
             continue;
+        }
+        if let TrackerMessage::Neighbours { swarm: blob, peers } = &message {
+            link.named(blob, peers);
         }
         match message {
             TrackerMessage::TagFound { request, .. } | TrackerMessage::AnonymousFound { request, .. } => {

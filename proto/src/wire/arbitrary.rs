@@ -230,10 +230,19 @@ pub(super) fn peer_message() -> impl Strategy<Value = PeerMessage> {
     ])
 }
 
-pub(super) fn chunk_request() -> impl Strategy<Value = ChunkRequest> {
-    filled()
+pub(super) fn peer_request() -> impl Strategy<Value = PeerRequest> {
+    let chunk = filled()
         .prop_flat_map(|swarm| (Just(swarm.clone()), chunk(&swarm)))
-        .prop_map(|(swarm, index)| ChunkRequest { swarm, index })
+        .prop_map(|(swarm, index)| PeerRequest::Chunk(ChunkRequest { swarm, index }));
+    let part = prop_oneof![Just(Part::Layer), digest().prop_map(Part::Index), Just(Part::Claim)];
+    let range = (filled(), part, any::<prop::sample::Index>(), 1..=limit::RANGE).prop_map(
+        |(swarm, part, start, len)| {
+            let start = start.index(usize::try_from(swarm.size).unwrap()) as u64;
+            let end = start.saturating_add(len).min(swarm.size);
+            PeerRequest::Range(RangeRequest { swarm, part, range: start..end })
+        },
+    );
+    prop_oneof![chunk, range]
 }
 
 pub(super) fn chunk_reply() -> impl Strategy<Value = ChunkReply> {

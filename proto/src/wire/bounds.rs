@@ -6,7 +6,7 @@ use super::v1::node_message::Message as ToTracker;
 use super::v1::tracker_message::Message as ToNode;
 use super::v1::{self, peer_message::Message as ToPeer};
 use super::{Refusal, WireError, records_to_wire};
-use crate::message::{LeaseFailure, NodeMessage, PeerMessage, TrackerMessage, limit};
+use crate::message::{LeaseFailure, NodeMessage, PeerMessage, RangeRequest, TrackerMessage, limit};
 use crate::{
     Attestation, ChunkValue, Digest, Entry, LeaseToken, NodeId, SignedAttestation, SignedEntry, SwarmId,
 };
@@ -305,4 +305,31 @@ fn reading_stops_at_the_first_record_beyond_the_bound() {
     // Empty ones are refused at once, each for what it lacks.
     let join = v1::Join { memberships: vec![0; limit::MESSAGE] };
     assert_eq!(refused(to_tracker(ToTracker::Join(join)), "swarm"), Refusal::Missing);
+}
+
+#[test]
+fn ranges_lie_within_the_layer_and_are_bounded() {
+    let swarm = Some(v1::Swarm::from(&SwarmId { size: 100 << 20, ..swarm() }));
+    let read = |part, start, end| {
+        RangeRequest::try_from(v1::RangeRequest { swarm: swarm.clone(), part, start, end })
+            .map_err(|e| e.what)
+    };
+    use v1::range_request::Part::{Claim, Index, Layer};
+    let file = || Some(Index(v1::Digest { hash: Some(v1::digest::Hash::Sha256(vec![1; 32])) }));
+    read(Some(Layer(true)), 0, limit::RANGE).unwrap();
+    read(Some(Layer(true)), (100 << 20) - 1, 100 << 20).unwrap();
+    // How long an index is its reader knows.
+    read(file(), 200 << 20, (200 << 20) + 1).unwrap();
+    read(Some(Claim(true)), 0, 200).unwrap();
+    let refused = [
+        (Some(Layer(true)), 0, 0),
+        (file(), 5, 4),
+        (file(), 0, limit::RANGE + 1),
+        (Some(Layer(true)), 0, u64::MAX),
+    ];
+    for (part, start, end) in refused {
+        assert_eq!(read(part, start, end), Err("range"));
+    }
+    assert_eq!(read(Some(Layer(true)), 100 << 20, (100 << 20) + 1), Err("range"));
+    assert_eq!(read(None, 0, 1), Err("part"));
 }

@@ -58,6 +58,8 @@ pub enum Refusal {
     PastEnd(ChunkIndex),
     #[error("is empty")]
     Empty,
+    #[error("{start} to {end} is longer than a range may be, or past the end")]
+    Range { start: u64, end: u64 },
     #[error("is not an address and port")]
     Address,
     #[error("{0}")]

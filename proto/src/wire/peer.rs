@@ -1,4 +1,4 @@
-//! [`PeerMessage`], [`ChunkRequest`] and [`ChunkReply`]: between neighbours.
+//! [`PeerMessage`], [`PeerRequest`] and [`ChunkReply`]: between neighbours.
 
 use prost::Message;
 
@@ -6,9 +6,11 @@ use super::swarm::{
     attestation, attestation_to_wire, chunks, chunks_to_wire, entries, entries_to_wire, held, index, swarm,
 };
 use super::v1::peer_message::Message as Wire;
+use super::v1::peer_request::Request as WireRequest;
+use super::v1::range_request::Part as WirePart;
 use super::v1::{chunk_reply::Answer, state::Proof as WireProof};
 use super::{Of, Refusal, WireError, decode, v1};
-use crate::message::{ChunkReply, ChunkRequest, PeerMessage, Proof};
+use crate::message::{ChunkReply, ChunkRequest, Part, PeerMessage, PeerRequest, Proof, RangeRequest, limit};
 use crate::{ChunkLayout, ChunkValue, SwarmId};
 
 fn proof_to_wire(swarm: &SwarmId, proof: &Proof) -> WireProof {
@@ -103,6 +105,59 @@ impl TryFrom<v1::ChunkRequest> for ChunkRequest {
     }
 }
 
+impl From<&RangeRequest> for v1::RangeRequest {
+    fn from(request: &RangeRequest) -> Self {
+        let part = match &request.part {
+            Part::Layer => WirePart::Layer(true),
+            Part::Index(file) => WirePart::Index(file.into()),
+            Part::Claim => WirePart::Claim(true),
+        };
+        let swarm = Some((&request.swarm).into());
+        Self { swarm, part: Some(part), start: request.range.start, end: request.range.end }
+    }
+}
+
+impl TryFrom<v1::RangeRequest> for RangeRequest {
+    type Error = WireError;
+
+    fn try_from(wire: v1::RangeRequest) -> Result<Self, WireError> {
+        let (swarm, _) = swarm(wire.swarm)?;
+        let part = match wire.part.of("part")? {
+            WirePart::Layer(_) => Part::Layer,
+            WirePart::Index(file) => Part::Index(file.try_into()?),
+            WirePart::Claim(_) => Part::Claim,
+        };
+        let range = wire.start..wire.end;
+        let len = range.end.checked_sub(range.start).filter(|len| *len > 0).ok_or(Refusal::Empty);
+        let len = len.of("range")?;
+        if len > limit::RANGE || (part == Part::Layer && range.end > swarm.size) {
+            return Err(Refusal::Range { start: range.start, end: range.end }).of("range");
+        }
+        Ok(Self { swarm, part, range })
+    }
+}
+
+impl From<&PeerRequest> for v1::PeerRequest {
+    fn from(request: &PeerRequest) -> Self {
+        let request = match request {
+            PeerRequest::Chunk(chunk) => WireRequest::Chunk(chunk.into()),
+            PeerRequest::Range(range) => WireRequest::Range(range.into()),
+        };
+        Self { request: Some(request) }
+    }
+}
+
+impl TryFrom<v1::PeerRequest> for PeerRequest {
+    type Error = WireError;
+
+    fn try_from(wire: v1::PeerRequest) -> Result<Self, WireError> {
+        Ok(match wire.request.of("request")? {
+            WireRequest::Chunk(chunk) => Self::Chunk(chunk.try_into()?),
+            WireRequest::Range(range) => Self::Range(range.try_into()?),
+        })
+    }
+}
+
 impl From<&ChunkReply> for v1::ChunkReply {
     fn from(reply: &ChunkReply) -> Self {
         let (answer, len) = match reply {
@@ -143,4 +198,4 @@ macro_rules! by_itself {
     )*};
 }
 
-by_itself! { PeerMessage "peer message" ChunkRequest "chunk request" ChunkReply "chunk reply" }
+by_itself! { PeerMessage "peer message" PeerRequest "peer request" ChunkReply "chunk reply" }

@@ -5,7 +5,7 @@ use prost::Message;
 
 use super::arbitrary::*;
 use super::v1;
-use crate::message::{ChunkReply, ChunkRequest, NodeMessage, PeerMessage, TrackerMessage};
+use crate::message::{ChunkReply, NodeMessage, PeerMessage, PeerRequest, TrackerMessage};
 use crate::{SignedAttestation, SignedEntry};
 
 proptest! {
@@ -29,8 +29,8 @@ proptest! {
     }
 
     #[test]
-    fn every_chunk_request_and_reply(request in chunk_request(), reply in chunk_reply()) {
-        prop_assert_eq!(ChunkRequest::decode(&request.encode()).unwrap(), request);
+    fn every_request_and_reply(request in peer_request(), reply in chunk_reply()) {
+        prop_assert_eq!(PeerRequest::decode(&request.encode()).unwrap(), request);
         prop_assert_eq!(ChunkReply::decode(&reply.encode()).unwrap(), reply);
     }
 
@@ -75,7 +75,7 @@ fn read_as_everything(bytes: &[u8]) {
     let _ = v1::NodeMessage::decode(bytes).map(NodeMessage::try_from);
     let _ = v1::TrackerMessage::decode(bytes).map(TrackerMessage::try_from);
     let _ = PeerMessage::decode(bytes);
-    let _ = ChunkRequest::decode(bytes);
+    let _ = PeerRequest::decode(bytes);
     let _ = ChunkReply::decode(bytes);
     let _ = SignedEntry::from_bytes(bytes);
     let _ = SignedAttestation::from_bytes(bytes);

@@ -5,6 +5,7 @@
 mod blobs;
 
 mod a_full_disk_is_an_answer;
+mod an_index_goes_with_its_layer;
 mod capacity_is_never_exceeded;
 mod corruption_is_found_and_repaired;
 mod facts_are_kept_and_bounded;

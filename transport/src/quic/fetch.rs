@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quinn::{Connection, ReadError, RecvStream, WriteError};
 use shoal_proto::NodeId;
-use shoal_proto::message::{ChunkReply, ChunkRequest};
+use shoal_proto::message::{ChunkReply, PeerRequest};
 use tokio::time::timeout;
 
 use super::frame::{FrameError, ReadFrameError, frame, read_frame};
@@ -25,7 +25,7 @@ pub(super) struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// Asks and receives. Closes the connection where the neighbour broke the protocol.
-    pub(super) async fn run(&self, request: &ChunkRequest) -> Result<FetchedChunk, FetchError> {
+    pub(super) async fn run(&self, request: &PeerRequest) -> Result<FetchedChunk, FetchError> {
         let result = self.ask(request).await;
         if let Err(error) = &result
             && is_abuse(error)
@@ -36,7 +36,7 @@ impl Fetch<'_> {
         result
     }
 
-    async fn ask(&self, request: &ChunkRequest) -> Result<FetchedChunk, FetchError> {
+    async fn ask(&self, request: &PeerRequest) -> Result<FetchedChunk, FetchError> {
         let (mut sender, mut receiver) =
             self.progress(self.connection.open_bi()).await?.map_err(|e| self.lost(e))?;
         let sent = self.progress(sender.write_chunk(frame(&request.encode()))).await?;

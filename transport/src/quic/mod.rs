@@ -23,7 +23,7 @@ use futures_util::future::BoxFuture;
 use quinn::{ClientConfig, Endpoint, ServerConfig, TokioRuntime};
 use ring::rand::{SecureRandom, SystemRandom};
 use shoal_proto::NodeId;
-use shoal_proto::message::{ChunkRequest, PeerInfo, PeerMessage, limit};
+use shoal_proto::message::{ChunkRequest, PeerInfo, PeerMessage, PeerRequest, RangeRequest, limit};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -123,6 +123,24 @@ impl QuicEndpoint {
         self.address
     }
 
+    fn ask(
+        &self,
+        from: NodeId,
+        request: PeerRequest,
+        expected: u32,
+    ) -> BoxFuture<'static, Result<FetchedChunk, FetchError>> {
+        let shared = self.shared.clone();
+        let runtime = self.runtime.clone();
+        Box::pin(async move {
+            let connection = shared.links.connection(from).ok_or(FetchError::NotConnected(from))?;
+            let work = async move {
+                let fetch = Fetch { shared: &shared, node: from, connection: &connection, expected };
+                fetch.run(&request).await
+            };
+            Self::there(runtime, work).await.unwrap_or(Err(FetchError::Closed))
+        })
+    }
+
     /// Runs on the endpoint's thread; cancelled when the answer is not waited for any more.
     async fn there<T: Send + 'static>(
         runtime: Handle,
@@ -181,16 +199,17 @@ impl Bulk for QuicEndpoint {
         request: ChunkRequest,
         expected: u32,
     ) -> BoxFuture<'static, Result<FetchedChunk, FetchError>> {
-        let shared = self.shared.clone();
-        let runtime = self.runtime.clone();
-        Box::pin(async move {
-            let connection = shared.links.connection(from).ok_or(FetchError::NotConnected(from))?;
-            let work = async move {
-                let fetch = Fetch { shared: &shared, node: from, connection: &connection, expected };
-                fetch.run(&request).await
-            };
-            Self::there(runtime, work).await.unwrap_or(Err(FetchError::Closed))
-        })
+        self.ask(from, PeerRequest::Chunk(request), expected)
+    }
+
+    fn fetch_range(
+        &self,
+        from: NodeId,
+        request: RangeRequest,
+    ) -> BoxFuture<'static, Result<FetchedChunk, FetchError>> {
+        // The other end refuses a request for more than a range may have.
+        let expected = request.range.end.saturating_sub(request.range.start).min(limit::RANGE);
+        self.ask(from, PeerRequest::Range(request), u32::try_from(expected).unwrap_or(u32::MAX))
     }
 
     fn disconnect(&self, node: NodeId) {

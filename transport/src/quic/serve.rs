@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use shoal_proto::NodeId;
-use shoal_proto::message::{ChunkReply, ChunkRequest};
+use shoal_proto::message::{ChunkReply, PeerRequest};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -64,7 +64,7 @@ async fn answer(
     mut receiver: RecvStream,
 ) -> Result<(), FrameError> {
     let request = match timeout(shared.stall, read_only_frame(&mut receiver, REQUEST)).await {
-        Ok(Ok(bytes)) => ChunkRequest::decode(&bytes)?,
+        Ok(Ok(bytes)) => PeerRequest::decode(&bytes)?,
         Ok(Err(ReadFrameError::Frame(error))) => return Err(error),
         // Cancelled, or the connection is gone, or a neighbour that does not say what it wants.
         Ok(Err(ReadFrameError::Stream(_))) | Err(_) => return Ok(()),
@@ -89,13 +89,17 @@ async fn answer(
 async fn send_answer(
     shared: &Shared,
     peer: NodeId,
-    request: ChunkRequest,
+    request: PeerRequest,
     sender: &mut SendStream,
 ) -> Result<(), BodyError> {
     // Held until the answer has arrived: with it goes the upload slot, and what is sent into QUIC's buffers is not
     // sent yet. A slot that ended there would let all neighbours share the link at once.
     let mut held = None;
-    match shared.server.serve(peer, request).await {
+    let served = match request {
+        PeerRequest::Chunk(chunk) => shared.server.serve(peer, chunk),
+        PeerRequest::Range(range) => shared.server.serve_range(peer, range),
+    };
+    match served.await {
         Served::Busy => reply(shared, sender, ChunkReply::Busy).await?,
         Served::NotHeld => reply(shared, sender, ChunkReply::NotHeld).await?,
         Served::Sending { len, mut body } => {

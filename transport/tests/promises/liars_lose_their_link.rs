@@ -1,4 +1,4 @@
-use shoal_proto::message::{ChunkReply, limit};
+use shoal_proto::message::{ChunkReply, PeerRequest, limit};
 use shoal_transport::{Bulk, FetchError, FrameError, LinkEvent};
 
 use crate::support::{Liar, Link, Node, framed, nothing, request, soon};
@@ -73,8 +73,8 @@ async fn linked() -> (Node, Liar, Link) {
 
 #[tokio::test]
 async fn requests_that_are_no_requests() {
-    let good = framed(&request(3).encode());
-    let past_the_end = framed(&request(9999).encode());
+    let good = framed(&PeerRequest::Chunk(request(3)).encode());
+    let past_the_end = framed(&PeerRequest::Chunk(request(9999)).encode());
     for bad in [vec![0xff; 8], framed(&[0xff; 9]), vec![0, 0], past_the_end, [good, vec![0]].concat()] {
         let (mut node, liar, link) = linked().await;
         let (mut sender, _receiver) = link.connection.open_bi().await.unwrap();

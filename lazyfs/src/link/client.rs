@@ -1,0 +1,311 @@
+//! What the filesystem's process asks the daemon.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use shoal_proto::{Digest, DigestError};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::UNDER_WAY;
+use super::connection::{self, Call, Event};
+use super::messages::{self, Answer, Ask, Failed, FailureKind, ImageInfo, ImageRef, LayerInfo, RangeRef};
+use super::tried::Tried;
+use crate::index::IndexId;
+use crate::source::{LayerSource, SourceError, Urgency};
+
+/// Why the daemon does not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// To ask again later may help.
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    NoIndex(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("the daemon gave an answer that makes no sense: {0}")]
+    Answer(&'static str),
+    #[error("the daemon named a digest that is none")]
+    Digest(#[from] DigestError),
+    #[error("the link to the daemon is closed")]
+    Closed,
+}
+
+/// An image as the daemon resolved it, for this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its name with the digest of its manifest.
+    pub name: String,
+    pub manifest: Digest,
+    pub config: Digest,
+    /// The lowest layer first.
+    pub layers: Vec<Layer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    pub media_type: String,
+    /// As the configuration claims. The index, where there is one, was built from a tar that has it.
+    pub diff_id: Digest,
+    pub chain_id: Digest,
+    /// Or why there is none that may be used.
+    pub index: Result<LayerIndex, String>,
+}
+
+/// Which index a layer has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerIndex {
+    pub id: IndexId,
+    /// SHA-256 of its file, and its bytes.
+    pub file: Digest,
+    pub len: u64,
+}
+
+/// Through which image a layer is read, and which file its index is: what must be known of it after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    pub image: String,
+    pub index: Digest,
+    /// Kept in memory only.
+    pub authorization: Option<String>,
+}
+
+/// The link to the daemon. Lasts over the daemon's restarts: what is under way then is asked again. Cheap to clone.
+#[derive(Clone)]
+pub struct Link {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    events: mpsc::Sender<Event>,
+    next: AtomicU64,
+    under_way: Semaphore,
+    served: Mutex<HashMap<Digest, Served>>,
+    tried: Mutex<Tried>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells the connection that nobody waits any more, wherever the wait ends.
+struct Waiting<'a> {
+    id: u64,
+    events: &'a mpsc::Sender<Event>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // Where the queue is full the answer comes and is dropped.
+        let _ = self.events.try_send(Event::Forget(self.id));
+    }
+}
+
+impl Link {
+    /// A link to the daemon that listens on this socket, now or later. Runs on the present runtime.
+    pub fn open(socket: impl Into<PathBuf>) -> Self {
+        let (events, inbox) = mpsc::channel(UNDER_WAY);
+        tokio::spawn(connection::run(socket.into(), inbox));
+        let shared = Shared {
+            events,
+            // 0 is the greeting's.
+            next: AtomicU64::new(1),
+            under_way: Semaphore::new(UNDER_WAY),
+            served: Mutex::default(),
+            tried: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Answer, LinkError> {
+        let shared = &self.shared;
+        let _turn = shared.under_way.acquire().await.map_err(|_| LinkError::Closed)?;
+        let id = shared.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting { id, events: &shared.events };
+        let call = Event::Call(id, Call { ask, answer });
+        shared.events.send(call).await.map_err(|_| LinkError::Closed)?;
+        let answer = answered.await.map_err(|_| LinkError::Closed)?;
+        std::mem::forget(waiting);
+        match answer {
+            Answer::Failed(failed) => Err(failed.into()),
+            answer => Ok(answer),
+        }
+    }
+
+    /// What an image consists of. From now on its layers that have an index can be read.
+    pub async fn resolve(&self, name: &str, authorization: Option<&str>) -> Result<Image, LinkError> {
+        let authorization = authorization.map(str::to_owned);
+        let ask = Ask::Resolve(ImageRef { name: name.to_owned(), authorization: authorization.clone() });
+        let Answer::Image(info) = self.ask(ask).await? else { return Err(LinkError::Answer("no image")) };
+        let image = Image::try_from(info)?;
+        for layer in &image.layers {
+            if let Ok(index) = &layer.index {
+                let (image, authorization) = (image.name.clone(), authorization.clone());
+                self.serve(layer.digest, Served { image, index: index.file, authorization });
+            }
+        }
+        Ok(image)
+    }
+
+    /// Lets a layer be read that was resolved before this process started.
+    pub fn serve(&self, layer: Digest, served: Served) {
+        lock(&self.shared.served).insert(layer, served);
+    }
+
+    /// Through which image a layer is read.
+    pub fn served(&self, layer: &Digest) -> Option<Served> {
+        lock(&self.shared.served).get(layer).cloned()
+    }
+
+    /// Lets a layer be read no more.
+    pub fn forget(&self, layer: &Digest) {
+        lock(&self.shared.served).remove(layer);
+    }
+
+    async fn range(
+        &self,
+        layer: &Digest,
+        of_index: bool,
+        range: Range<u64>,
+        urgency: Urgency,
+    ) -> Result<Bytes, LinkError> {
+        let Some(served) = self.served(layer) else {
+            return Err(LinkError::Refused(format!("{layer} belongs to no image that was resolved")));
+        };
+        let index = of_index.then_some(served.index);
+        let key = (index.unwrap_or(*layer), range.clone());
+        let ask = Ask::Range(RangeRef {
+            image: Some(ImageRef { name: served.image, authorization: served.authorization }),
+            layer: layer.to_string(),
+            index: index.map(|file| file.to_string()),
+            start: range.start,
+            end: range.end,
+            urgency: messages::Urgency::from(urgency).into(),
+            wrong: lock(&self.shared.tried).of(&key),
+        });
+        let Answer::Range(got) = self.ask(ask).await? else { return Err(LinkError::Answer("no bytes")) };
+        if got.bytes.len() as u64 != range.end.saturating_sub(range.start) {
+            return Err(LinkError::Answer("too few or too many bytes"));
+        }
+        if got.source != 0 {
+            lock(&self.shared.tried).note(key, got.source);
+        }
+        Ok(got.bytes)
+    }
+}
+
+impl LayerSource for Link {
+    fn index<'a>(
+        &'a self,
+        layer: &'a Digest,
+        range: Range<u64>,
+        urgency: Urgency,
+    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        async move { self.range(layer, true, range, urgency).await.map_err(|error| about(layer, &error)) }
+            .boxed()
+    }
+
+    fn layer<'a>(
+        &'a self,
+        layer: &'a Digest,
+        range: Range<u64>,
+        urgency: Urgency,
+    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        async move { self.range(layer, false, range, urgency).await.map_err(|error| about(layer, &error)) }
+            .boxed()
+    }
+
+    /// The layer can be read no more, until it is resolved anew.
+    fn revoke<'a>(&'a self, layer: &'a Digest, index: IndexId) -> BoxFuture<'a, ()> {
+        async move {
+            self.forget(layer);
+            let index = Bytes::copy_from_slice(&index.0);
+            let revoke = Ask::Revoke(messages::Revoke { layer: layer.to_string(), index });
+            if let Err(error) = self.ask(revoke).await {
+                tracing::warn!(%layer, %error, "the daemon does not know that an index is wrong");
+            }
+        }
+        .boxed()
+    }
+}
+
+fn about(layer: &Digest, error: &LinkError) -> SourceError {
+    tracing::debug!(%layer, %error, "no bytes from the daemon");
+    match error {
+        LinkError::NoIndex(_) => SourceError::NoIndex(*layer),
+        LinkError::Refused(_) => SourceError::Refused(*layer),
+        _ => SourceError::Unavailable(*layer),
+    }
+}
+
+impl From<Urgency> for messages::Urgency {
+    fn from(urgency: Urgency) -> Self {
+        match urgency {
+            Urgency::Fill => Self::Fill,
+            Urgency::Prefetch => Self::Prefetch,
+            Urgency::Demand => Self::Demand,
+        }
+    }
+}
+
+impl From<Failed> for LinkError {
+    fn from(failed: Failed) -> Self {
+        match failed.kind() {
+            FailureKind::Unavailable => Self::Unavailable(failed.text),
+            FailureKind::NoIndex => Self::NoIndex(failed.text),
+            FailureKind::Refused | FailureKind::Invalid => Self::Refused(failed.text),
+        }
+    }
+}
+
+impl TryFrom<ImageInfo> for Image {
+    type Error = LinkError;
+
+    fn try_from(info: ImageInfo) -> Result<Self, LinkError> {
+        Ok(Self {
+            name: info.name,
+            manifest: info.manifest.parse()?,
+            config: info.config.parse()?,
+            layers: info.layers.into_iter().map(Layer::try_from).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl TryFrom<LayerInfo> for Layer {
+    type Error = LinkError;
+
+    fn try_from(info: LayerInfo) -> Result<Self, LinkError> {
+        let index = match info.index {
+            Some(messages::Index::Known(index)) => {
+                let id = index.id.as_ref().try_into().map_err(|_| LinkError::Answer("no index id"))?;
+                Ok(LayerIndex { id: IndexId(id), file: index.file.parse()?, len: index.len })
+            }
+            Some(messages::Index::Missing(why)) => Err(why),
+            None => return Err(LinkError::Answer("nothing about an index")),
+        };
+        Ok(Self {
+            digest: info.digest.parse()?,
+            size: info.size,
+            media_type: info.media_type,
+            diff_id: info.diff_id.parse()?,
+            chain_id: info.chain_id.parse()?,
+            index,
+        })
+    }
+}
