@@ -19,7 +19,7 @@ use shoal_lazyfs::source::LayerSource;
 use shoal_proto::message::{ChunkRequest, Held, Membership, NodeMessage, Part, RangeRequest};
 use shoal_proto::{ChunkSet, NodeId, SwarmId};
 use shoal_tests::{
-    Cluster, Credentials, Image, ImageBuilder, Member, Needs, Node, Registry, SpanReader, available,
+    Cluster, Credentials, Image, ImageBuilder, Member, Needs, Registry, SpanReader, available,
 };
 use shoal_transport::{ChunkServer, Served};
 

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use folder::{seen, short};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use shoal_tests::{Containerd, Needs, available, mounted, shoal_binary};
+use shoal_tests::{Containerd, Needs, Process, available, mounted, shoal_binary};
 
 const REFERENCE: &str = "registry.test/library/hard:v1";
 /// Folders that some layer's tar only implies: containerd leaves them with the time at which it unpacked.
