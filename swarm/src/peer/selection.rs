@@ -117,7 +117,7 @@ impl PeerMachine {
         let median = self.pace.median();
         let open = swarm.neighbours.iter().filter_map(|(node, neighbour)| {
             let link = self.links.get(node).filter(|link| link.is_up())?;
-            let free = link.requests < self.config.per_neighbour && link.busy_until <= self.now;
+            let free = link.requests < self.at_once(swarm) && link.busy_until <= self.now;
             let rank = (link.slow > 0, link.pace_class(median), link.requests);
             let useful = free && neighbour.has.any_not_in(&swarm.held, swarm.front);
             (useful && self.is_link_usable(link)).then_some(Open { node: *node, neighbour, rank })
@@ -125,11 +125,16 @@ impl PeerMachine {
         open.collect()
     }
 
+    /// Chunks that may be asked of one neighbour at once.
+    fn at_once(&self, swarm: &Swarm) -> usize {
+        if has_one_neighbour(swarm) { self.config.downloads } else { self.config.per_neighbour }
+    }
+
     /// Nobody can be asked now: notes which neighbours have what is missing and could be asked later.
     fn note_shut(&self, swarm: &Swarm, search: &mut Search) {
         let is_shut = |node: &NodeId| {
             self.links.get(node).is_some_and(|link| {
-                link.is_up() && (link.requests >= self.config.per_neighbour || link.busy_until > self.now)
+                link.is_up() && (link.requests >= self.at_once(swarm) || link.busy_until > self.now)
             })
         };
         let useful = swarm
@@ -222,7 +227,7 @@ impl PeerMachine {
         let mut near = ChunkSet::empty(swarm.chunks());
         open.iter().for_each(|open| near.add_common(&window, &open.neighbour.has));
         // There is nobody to spread chunks to, and what comes in order is hashed from memory, not read back for it.
-        let alone = swarm.neighbours.len() == 1;
+        let alone = has_one_neighbour(swarm);
         let mut rarest: Option<((u16, u32), u32, NodeId)> = None;
         for ChunkIndex(chunk) in near.iter() {
             let rank = (swarm.copies_of(chunk), if alone { 0 } else { rng.u32(..) });
@@ -304,7 +309,7 @@ impl PeerMachine {
         if !(self.is_usable(node) || swarm.zone_source(chunk) == Some(*node)) {
             return false;
         }
-        if link.requests >= self.config.per_neighbour {
+        if link.requests >= self.at_once(swarm) {
             if !search.full.contains(node) {
                 search.full.push(*node);
             }
@@ -336,6 +341,10 @@ impl PeerMachine {
         let place = link.info.as_ref().map(|info| &info.place);
         place.map_or(self.me.place.zone.is_empty(), |place| place.zone == self.me.place.zone)
     }
+}
+
+fn has_one_neighbour(swarm: &Swarm) -> bool {
+    swarm.neighbours.len() == 1
 }
 
 /// Whether what this neighbour claims to have may be what is wanted.
