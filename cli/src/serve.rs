@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use shoal_daemon::{ConfigFile, Node};
 use shoal_scheduler::{Scheduler, SchedulerConfig};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::log::{self, LogFormat};
 
@@ -49,15 +49,24 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub(crate) async fn told_to_stop() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, which end nothing by themselves any more once somebody listens.
+pub(crate) struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Waits for one of them.
+    pub(crate) async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// The name of the file before what is wrong with it.
@@ -91,8 +100,9 @@ pub(crate) fn daemon(arguments: DaemonArguments) -> anyhow::Result<ExitCode> {
             true => anyhow::Error::new(error).context(name),
             false => anyhow::Error::new(error).context("the node does not start"),
         })?;
+        let mut stop = Stop::listen()?;
         tokio::select! {
-            told = told_to_stop() => told?,
+            () = stop.told() => {}
             () = node.failed() => anyhow::bail!("a part of the node ended; starting again may help"),
         }
         node.stop().await;
@@ -123,7 +133,7 @@ pub(crate) fn scheduler(arguments: SchedulerArguments) -> anyhow::Result<ExitCod
             true => anyhow::Error::new(error).context(name),
             false => anyhow::Error::new(error).context("the scheduler does not start"),
         })?;
-        told_to_stop().await?;
+        Stop::listen()?.told().await;
         scheduler.stop().await;
         Ok(ExitCode::SUCCESS)
     })

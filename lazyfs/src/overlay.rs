@@ -20,7 +20,8 @@ pub enum OverlayError {
     Mount { at: PathBuf, error: io::Error },
 }
 
-/// Shows folders over each other at `at`, to be read only. The lowest comes first.
+/// Shows folders over each other at `at`, to be read only. The lowest comes first. It is for looking at: set-id bits
+/// and devices of an image that nobody vouched for must not count on this machine.
 pub fn mount(lowest_first: &[PathBuf], at: &Path) -> Result<(), OverlayError> {
     let mut options = b"lowerdir=".to_vec();
     for (number, folder) in lowest_first.iter().rev().enumerate() {
@@ -38,7 +39,13 @@ pub fn mount(lowest_first: &[PathBuf], at: &Path) -> Result<(), OverlayError> {
     }
     let failed = |error| OverlayError::Mount { at: at.to_owned(), error };
     let options = CString::new(options).map_err(|error| failed(error.into()))?;
-    let mounted = rustix::mount::mount("shoal", at, "overlay", MountFlags::RDONLY, &*options);
+    let mounted = rustix::mount::mount(
+        "shoal",
+        at,
+        "overlay",
+        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV,
+        &*options,
+    );
     mounted.map_err(|errno| failed(errno.into()))
 }
 

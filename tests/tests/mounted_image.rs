@@ -174,6 +174,28 @@ async fn told_to_end_it_waits_for_who_still_reads() {
     }
 }
 
+#[test]
+fn told_to_end_before_it_has_mounted_it_leaves_nothing() {
+    if !can_mount(Needs { root: true, programs: &[] }) {
+        return;
+    }
+    let case = case();
+    let mut process =
+        Command::new(shoal_binary()).arg("mount").arg(&case.image).arg(&case.at).spawn().unwrap();
+    let own = PathBuf::from(format!("/var/tmp/shoal-{}-", process.id()));
+    let deadline = Process::readiness_deadline();
+    while !is_mounted(&own) {
+        assert_eq!(process.try_wait().unwrap(), None);
+        assert!(std::time::Instant::now() < deadline, "it mounts nothing");
+    }
+    let told = Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    process.wait().unwrap();
+    assert!(!is_mounted(&own) && !is_mounted(&case.at));
+    let left = fs::read_dir("/var/tmp").unwrap().map(|entry| entry.unwrap().path());
+    assert!(left.map(|path| path.display().to_string()).all(|path| !path.starts_with(own.to_str().unwrap())));
+}
+
 /// The process that serves the files of a `shoal mount`: its only child.
 fn server_of(process: &Process) -> Option<u32> {
     let pid = process.pid().unwrap();

@@ -16,9 +16,13 @@ use shoal_lazyfs::fuse::Device;
 use shoal_lazyfs::overlay;
 
 use crate::log::{self, LogFormat};
-use crate::{pull, serve};
+use crate::pull;
+use crate::serve::{self, Stop};
 use origin::Origin;
 use server::Server;
+
+/// Where what is read is kept until the end.
+const SCRATCH: &str = "/var/tmp";
 
 #[derive(Debug, Args)]
 pub(crate) struct MountArguments {
@@ -57,20 +61,28 @@ pub(crate) fn run(arguments: MountArguments) -> anyhow::Result<ExitCode> {
 
 async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<ExitCode> {
     let origin = Origin::of(arguments).await?;
-    let scratch = tempfile::Builder::new().prefix("shoal-").tempdir().context("cannot make a folder")?;
+    // From here on a signal ends it in order: nothing stays mounted.
+    let mut stop = Stop::listen()?;
+    // What is read is kept here: more than a folder in memory should hold.
+    let scratch =
+        tempfile::Builder::new().prefix(&format!("shoal-{}-", std::process::id())).tempdir_in(SCRATCH);
+    let scratch = scratch.with_context(|| format!("cannot make a folder in {SCRATCH}"))?;
     let cache = arguments.cache.clone().unwrap_or_else(|| scratch.path().join("cache"));
     let below = scratch.path().join("fs");
     std::fs::create_dir(&below)?;
     let device = Device::mount(&below).context("cannot mount a FUSE filesystem (modprobe fuse may help)")?;
-    let mounted = async {
+    let mounting = async {
         let server = Server::start(device, &cache, &origin, arguments).await?;
         // overlayfs takes no single folder: an empty one is below all.
         let names = [EMPTY].into_iter().chain(server.folders.iter().map(String::as_str));
         let lower: Vec<_> = names.map(|name| below.join(name)).collect();
         overlay::mount(&lower, folder)?;
         anyhow::Ok(server)
-    }
-    .await;
+    };
+    let mounted = tokio::select! {
+        mounted = mounting => mounted,
+        () = stop.told() => Err(anyhow::anyhow!("stopped before it was mounted")),
+    };
     // What is mounted over it holds it; else it ends here.
     overlay::unmount(&below)?;
     let server = mounted?;
@@ -80,14 +92,14 @@ async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<Exit
         folder.display(),
         origin.layers.len()
     ))?;
-    until_unmounted(folder, server).await
+    until_unmounted(folder, server, &mut stop).await
 }
 
 /// Waits for a signal and unmounts, or until somebody else did; then until the last reader is gone, or a second
 /// signal.
-async fn until_unmounted(folder: &Path, mut server: Server) -> anyhow::Result<ExitCode> {
+async fn until_unmounted(folder: &Path, mut server: Server, stop: &mut Stop) -> anyhow::Result<ExitCode> {
     tokio::select! {
-        told = serve::told_to_stop() => told?,
+        () = stop.told() => {}
         ended = server.ended() => {
             if ended.is_err() {
                 // Nobody can read it any more.
@@ -104,7 +116,7 @@ async fn until_unmounted(folder: &Path, mut server: Server) -> anyhow::Result<Ex
         );
     }
     tokio::select! {
-        told = serve::told_to_stop() => told?,
+        () = stop.told() => {}
         ended = server.ended() => ended?,
     }
     Ok(ExitCode::SUCCESS)

@@ -152,6 +152,10 @@ impl Claims {
             if !self.state().revoked.allows(&claim) {
                 continue;
             }
+            // Whoever is named twice still vouches once.
+            if claims.iter().any(|other| other.signer == claim.signer) {
+                continue;
+            }
             let same = |other: &&IndexClaim| (other.index, other.diff_id) == (claim.index, claim.diff_id);
             let vouching = 1 + claims.iter().filter(same).count();
             if vouching >= self.trust.builders() {

@@ -147,7 +147,11 @@ impl TrackerLink {
         if let Some((asked, holders)) = lock(&self.0.holders).as_mut()
             && asked.is_same_blob(swarm)
         {
-            holders.extend_from_slice(peers);
+            for peer in peers {
+                if holders.iter().all(|known| known.node != peer.node) {
+                    holders.push(peer.clone());
+                }
+            }
         }
     }
 

@@ -7,6 +7,9 @@ use bytes::Bytes;
 
 /// Bytes that wait to be used again at most: the downloads of one node, where chunks are small.
 const KEPT: usize = 8 << 20;
+/// The smallest chunk. Chunks have a power of two of bytes; what is shorter, as a range mostly is, has a length that
+/// does not come again.
+const SMALLEST: usize = 1 << 20;
 
 /// Memory that nobody uses.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +56,9 @@ impl AsRef<[u8]> for ChunkBuffer {
 impl Drop for ChunkBuffer {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() < SMALLEST || !bytes.capacity().is_power_of_two() {
+            return;
+        }
         bytes.clear();
         let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.push(bytes);
