@@ -35,15 +35,27 @@ impl Default for Pace {
     }
 }
 
-/// Makes layers whole, one after the other. Ends when they are, or cannot be. What cannot be is logged.
-pub async fn fill(layers: Vec<Arc<Layer>>, pace: Pace) {
+/// Makes layers whole, one after the other; those that nobody can serve at present come round again. Ends when they
+/// are whole, or cannot be. What cannot be is logged.
+pub async fn fill(mut layers: Vec<Arc<Layer>>, pace: Pace) {
     wait(&layers, pace).await;
-    for layer in layers {
-        let digest = *layer.digest();
-        match fill_layer(&layer).await {
-            Ok(()) => tracing::info!(layer = %digest, "a layer is whole, and its index is right"),
-            Err(error) => tracing::warn!(layer = %digest, %error, "a layer cannot be made whole"),
+    loop {
+        let mut unavailable = Vec::new();
+        for layer in layers {
+            let digest = *layer.digest();
+            match fill_layer(&layer).await {
+                Ok(()) => tracing::info!(layer = %digest, "a layer is whole, and its index is right"),
+                Err(FillError::Read(ReadError::Source { error: SourceError::Unavailable(_), .. })) => {
+                    unavailable.push(layer);
+                }
+                Err(error) => tracing::warn!(layer = %digest, %error, "a layer cannot be made whole"),
+            }
         }
+        if unavailable.is_empty() {
+            return;
+        }
+        layers = unavailable;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -60,18 +72,16 @@ async fn wait(layers: &[Arc<Layer>], pace: Pace) {
     }
 }
 
+/// What turns out to be lost on this disk is fetched again, but only once: a disk may go on losing it.
 async fn fill_layer(layer: &Arc<Layer>) -> Result<(), FillError> {
-    if layer.is_proved() {
-        return Ok(());
+    match fill_and_prove(layer).await {
+        Err(FillError::Read(ReadError::Disk { .. })) => fill_and_prove(layer).await,
+        done => done,
     }
-    loop {
-        let spans = stream::iter(layer.index().spans.indexes()).map(|span| layer.fill(span));
-        match spans.buffered(FETCHES).try_collect().await {
-            Ok(()) => return layer.prove().await,
-            Err(FillError::Read(ReadError::Source { error: SourceError::Unavailable(_), .. })) => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+}
+
+async fn fill_and_prove(layer: &Arc<Layer>) -> Result<(), FillError> {
+    let spans = stream::iter(layer.index().spans.indexes()).map(|span| layer.fill(span));
+    spans.buffered(FETCHES).try_collect::<()>().await?;
+    layer.prove().await
 }

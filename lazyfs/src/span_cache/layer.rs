@@ -22,12 +22,13 @@ use crate::VerifiedSpan;
 use crate::index::{Head, LayerIndex, SpanIndex};
 use crate::source::{LayerSource, SourceError, Urgency};
 
+#[cfg(test)]
+mod failed_syncs;
+
 /// Spans of one layer that are fetched at a time. With spans of 1 MiB that fills a line of 1 Gbit/s over 100 ms.
 const MAX_FETCHES: usize = 16;
 /// How often wrong bytes are asked for again: a source may then find others.
 const MAX_WRONG: usize = 3;
-/// Bytes of the tar that are hashed at a time.
-const PIECE: usize = 1 << 20;
 
 type Fetched = Result<VerifiedSpan, ReadError>;
 
@@ -56,6 +57,8 @@ pub struct Layer {
     patience: Patience,
     verdict: Verdict,
     last_demand: Mutex<Option<Instant>>,
+    #[cfg(test)]
+    syncs_fail: std::sync::atomic::AtomicBool,
 }
 
 impl Layer {
@@ -72,7 +75,19 @@ impl Layer {
         let permits = Semaphore::new(MAX_FETCHES);
         let (fetches, last_demand) = (Mutex::default(), Mutex::default());
         let verdict = Verdict::open(folder, head.id);
-        Ok(Self { head, tar, map, fetches, permits, source, patience, verdict, last_demand })
+        Ok(Self {
+            head,
+            tar,
+            map,
+            fetches,
+            permits,
+            source,
+            patience,
+            verdict,
+            last_demand,
+            #[cfg(test)]
+            syncs_fail: false.into(),
+        })
     }
 
     pub fn digest(&self) -> &Digest {
@@ -154,30 +169,67 @@ impl Layer {
         if self.map.is_checked(span) { Ok(()) } else { Err(FillError::DiskFull) }
     }
 
-    /// Compares the tar, which must be whole, with the DiffID of the index. If they differ, nobody reads this layer
-    /// any more, and the source is told.
+    /// Compares the tar, which must be whole, with the DiffID of the index, unless that was done before. If they
+    /// differ although each span is what the index says, nobody reads this layer any more, and the source is told.
+    /// Spans that this disk has lost are forgotten, and that is an error of the disk.
     pub async fn prove(self: &Arc<Self>) -> Result<(), FillError> {
         let layer = self.clone();
-        let hashed = tokio::task::spawn_blocking(move || {
-            let got = hash_tar(&layer.tar).map_err(|error| layer.disk(error))?;
-            let right = got == layer.index().diff_id;
+        let hashed = tokio::task::spawn_blocking(move || layer.hash().map_err(|error| layer.disk(error)));
+        let hashed = hashed.await.unwrap_or(Err(ReadError::ShutDown { layer: *self.digest() }))?;
+        let Some(got) = hashed else { return Ok(()) };
+        let right = got == self.head.index.diff_id;
+        let layer = self.clone();
+        let noted = tokio::task::spawn_blocking(move || {
             let noted = if right { layer.verdict.prove() } else { layer.verdict.revoke() };
-            noted.map_err(|error| layer.disk(error))?;
-            Ok(got)
+            if let Err(error) = noted {
+                tracing::warn!(layer = %layer.digest(), %error, "cannot note whether an index is right");
+            }
         });
-        let got = hashed.await.unwrap_or(Err(ReadError::ShutDown { layer: *self.digest() }))?;
-        if self.verdict.is_proved() {
-            return Ok(());
+        if !right {
+            // Not after the note: a disk that hangs or is full must not keep it from being told.
+            self.source.revoke(self.digest(), self.head.id).await;
         }
-        self.source.revoke(self.digest(), self.head.id).await;
-        Err(FillError::DiffId { got })
+        noted.await.map_err(|_| ReadError::ShutDown { layer: *self.digest() })?;
+        if right { Ok(()) } else { Err(FillError::DiffId { got }) }
+    }
+
+    /// The DiffID of the tar, from spans that match and outlast a loss of power; nothing if it is known to be right.
+    /// Blocks.
+    fn hash(&self) -> io::Result<Option<Digest>> {
+        self.map.sync(|| self.sync_tar())?;
+        let spans = &self.head.index.spans;
+        let proved = self.is_proved();
+        let (mut hasher, mut damaged) = (ring::digest::Context::new(&ring::digest::SHA256), 0);
+        if !proved {
+            for span in spans.indexes() {
+                match self.read_stored(span) {
+                    Some(span) => hasher.update(span.bytes()),
+                    None => damaged += 1,
+                }
+            }
+        }
+        // A reader may have put a damaged one right by now, and another sync may have failed.
+        let lost = damaged.max(spans.len().saturating_sub(self.map.checked_count()));
+        if lost > 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{lost} spans are lost")));
+        }
+        let got = Digest::sha256(hasher.finish().as_ref().try_into().unwrap_or_default());
+        Ok((!proved).then_some(got))
     }
 
     /// Puts the spans that were written so far where a loss of power leaves them. Blocks.
     pub(super) fn sync(&self) {
-        if let Err(error) = self.map.sync(&self.tar) {
+        if let Err(error) = self.map.sync(|| self.sync_tar()) {
             tracing::warn!(layer = %self.digest(), %error, "cannot sync a layer's tar");
         }
+    }
+
+    fn sync_tar(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.syncs_fail.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::ErrorKind::Other.into());
+        }
+        self.tar.sync_data()
     }
 
     /// A span, fetched once however many ask for it. One who is in more of a hurry than who asked before asks anew.
@@ -239,25 +291,28 @@ impl Layer {
 
     /// The span from this disk, if it is said to be there and is right.
     async fn stored(self: &Arc<Self>, span: SpanIndex) -> Option<VerifiedSpan> {
+        let failed_syncs = self.map.failed_syncs();
         if !self.map.is_checked(span) && !self.map.is_stored(span) {
             return None;
         }
         let layer = self.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let range = layer.head.index.spans.tar_range(span)?;
-            let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
-            let read = layer.tar.read_exact_at(&mut bytes, range.start).ok();
-            let checked = read.and_then(|()| VerifiedSpan::check(layer.index(), span, bytes.into()).ok());
-            match checked {
-                Some(_) => layer.map.found(span),
-                None => {
-                    tracing::warn!(layer = %layer.digest(), span = span.0, "a stored span is damaged");
-                    layer.map.forget(span);
-                }
-            }
-            checked
+            layer.read_stored(span).inspect(|_| layer.map.found(span, failed_syncs))
         });
         read.await.ok().flatten()
+    }
+
+    /// The span from this disk if it is right; if not, it is forgotten. Blocks.
+    fn read_stored(&self, span: SpanIndex) -> Option<VerifiedSpan> {
+        let range = self.head.index.spans.tar_range(span)?;
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
+        let read = self.tar.read_exact_at(&mut bytes, range.start).ok();
+        let checked = read.and_then(|()| VerifiedSpan::check(self.index(), span, bytes.into()).ok());
+        if checked.is_none() {
+            tracing::warn!(layer = %self.digest(), span = span.0, "a stored span is damaged");
+            self.map.forget(span);
+        }
+        checked
     }
 
     /// The span's compressed bytes and its window, side by side.
@@ -294,8 +349,9 @@ impl Layer {
     /// A disk that is full makes reads slower, not wrong: who waits has the span in memory.
     fn write(&self, span: &VerifiedSpan) {
         let range = self.head.index.spans.tar_range(span.span()).unwrap_or_default();
+        let failed_syncs = self.map.failed_syncs();
         match self.tar.write_all_at(span.bytes(), range.start) {
-            Ok(()) => self.map.written(span.span()),
+            Ok(()) => self.map.written(span.span(), failed_syncs),
             Err(error) => tracing::warn!(layer = %self.digest(), %error, "cannot keep a span"),
         }
     }
@@ -312,20 +368,6 @@ impl Layer {
 impl Drop for Layer {
     fn drop(&mut self) {
         self.sync();
-    }
-}
-
-fn hash_tar(tar: &File) -> io::Result<Digest> {
-    let mut hasher = ring::digest::Context::new(&ring::digest::SHA256);
-    let mut piece = vec![0; PIECE];
-    let mut at = 0;
-    loop {
-        let len = tar.read_at(&mut piece, at)?;
-        if len == 0 {
-            return Ok(Digest::sha256(hasher.finish().as_ref().try_into().unwrap_or_default()));
-        }
-        hasher.update(piece.get(..len).unwrap_or_default());
-        at += len as u64;
     }
 }
 

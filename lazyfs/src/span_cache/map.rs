@@ -2,13 +2,15 @@
 //!
 //! A span is written to the tar first, then the tar is synced, then its bit is set in the file: so a loss of power
 //! forgets spans at worst. And what the file says counts only after the span's bytes were read and matched once.
+//! After a sync that failed, the kernel takes what it could not write for written, and may drop it: so a span is known
+//! only if no sync failed since its bytes were written or read.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::index::{IndexId, SpanIndex};
 
@@ -18,17 +20,24 @@ const HEADER: usize = 40;
 
 #[derive(Debug)]
 struct Stored {
-    /// Header and bits, as they are in the file.
+    /// Header and bits, as the next sync writes them.
     bytes: Vec<u8>,
-    file: File,
     /// Written to the tar, perhaps not synced.
     pending: Vec<SpanIndex>,
+    failed_syncs: FailedSyncs,
 }
+
+/// How many syncs of the tar had failed at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FailedSyncs(u64);
 
 #[derive(Debug)]
 pub(super) struct SpanMap {
+    /// Changed only under the lock of `stored`.
     checked: Box<[AtomicU64]>,
     stored: Mutex<Stored>,
+    /// Locked for a whole sync: who needs all to be synced waits for one that is under way.
+    file: Mutex<File>,
 }
 
 impl SpanMap {
@@ -50,7 +59,8 @@ impl SpanMap {
             file.sync_all()?;
         }
         let checked = (0..spans.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { checked, stored: Mutex::new(Stored { bytes, file, pending: Vec::new() }) })
+        let stored = Stored { bytes, pending: Vec::new(), failed_syncs: FailedSyncs::default() };
+        Ok(Self { checked, stored: Mutex::new(stored), file: Mutex::new(file) })
     }
 
     /// Whether the span's bytes in the tar are known to be right.
@@ -61,53 +71,94 @@ impl SpanMap {
 
     /// Whether the file says that the span is there.
     pub(super) fn is_stored(&self, span: SpanIndex) -> bool {
-        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        stored.bytes.get(byte_of(span)).is_some_and(|byte| byte & mask(span) != 0)
+        self.stored().bytes.get(byte_of(span)).is_some_and(|byte| byte & mask(span) != 0)
     }
 
-    /// The span was found in the tar and matched.
-    pub(super) fn found(&self, span: SpanIndex) {
-        if let Some(word) = self.checked.get(span.0 as usize / 64) {
-            word.fetch_or(bit(span), Ordering::Release);
+    /// To be asked before a span is read or written.
+    pub(super) fn failed_syncs(&self) -> FailedSyncs {
+        self.stored().failed_syncs
+    }
+
+    /// The span was found in the tar and matched. Does not count if a sync failed meanwhile.
+    pub(super) fn found(&self, span: SpanIndex, before: FailedSyncs) {
+        let stored = self.stored();
+        if stored.failed_syncs == before {
+            self.check(span);
         }
     }
 
-    /// The span was written to the tar.
-    pub(super) fn written(&self, span: SpanIndex) {
-        self.stored.lock().unwrap_or_else(PoisonError::into_inner).pending.push(span);
-        self.found(span);
+    /// The span was written to the tar. Does not count if a sync failed meanwhile.
+    pub(super) fn written(&self, span: SpanIndex, before: FailedSyncs) {
+        let mut stored = self.stored();
+        if stored.failed_syncs == before {
+            stored.pending.push(span);
+            self.check(span);
+        }
     }
 
-    /// What the file says of the span is wrong.
+    /// What is known of the span is wrong.
     pub(super) fn forget(&self, span: SpanIndex) {
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(byte) = stored.bytes.get_mut(byte_of(span)) {
-            *byte &= !mask(span);
-        }
+        self.forget_in(&mut self.stored(), span);
     }
 
     pub(super) fn checked_count(&self) -> usize {
         self.checked.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
     }
 
-    /// Syncs the tar, then the bits of what had been written to it before.
-    pub(super) fn sync(&self, tar: &File) -> io::Result<()> {
-        let pending = {
-            let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut stored.pending)
-        };
+    /// Syncs the tar, then the bits of what had been written to it before. If the tar cannot be synced, that is
+    /// forgotten. Blocks.
+    pub(super) fn sync(&self, sync_tar: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let pending = std::mem::take(&mut self.stored().pending);
         if pending.is_empty() {
             return Ok(());
         }
         // Without the lock: readers do not wait for a sync.
-        tar.sync_data()?;
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        for span in pending {
-            if let Some(byte) = stored.bytes.get_mut(byte_of(span)) {
-                *byte |= mask(span);
+        let synced = sync_tar();
+        let mut stored = self.stored();
+        match &synced {
+            Ok(()) => {
+                for &span in &pending {
+                    if let Some(byte) = stored.bytes.get_mut(byte_of(span)) {
+                        *byte |= mask(span);
+                    }
+                }
+            }
+            Err(_) => {
+                stored.failed_syncs.0 += 1;
+                // Of what was written meanwhile the kernel says no second time that it is lost.
+                let meanwhile = std::mem::take(&mut stored.pending);
+                for &span in pending.iter().chain(&meanwhile) {
+                    self.forget_in(&mut stored, span);
+                }
             }
         }
-        stored.file.write_all_at(&stored.bytes, 0)
+        let bytes = stored.bytes.clone();
+        drop(stored);
+        let noted = file.write_all_at(&bytes, 0).and_then(|()| file.sync_data());
+        if synced.is_ok() && noted.is_err() {
+            self.stored().pending.extend(pending);
+        }
+        synced.and(noted)
+    }
+
+    fn stored(&self) -> MutexGuard<'_, Stored> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self, span: SpanIndex) {
+        if let Some(word) = self.checked.get(span.0 as usize / 64) {
+            word.fetch_or(bit(span), Ordering::Release);
+        }
+    }
+
+    fn forget_in(&self, stored: &mut Stored, span: SpanIndex) {
+        if let Some(byte) = stored.bytes.get_mut(byte_of(span)) {
+            *byte &= !mask(span);
+        }
+        if let Some(word) = self.checked.get(span.0 as usize / 64) {
+            word.fetch_and(!bit(span), Ordering::Release);
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! In the background layers become whole, and what their indexes say is then proved or refused.
 
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_lazyfs::fill::{Pace, fill};
 use shoal_lazyfs::source::Urgency;
-use shoal_lazyfs::span_cache::{CacheError, Patience, ReadError, SpanCache};
+use shoal_lazyfs::span_cache::{CacheError, FillError, Patience, ReadError, SpanCache};
 
 use super::samples::{self, SPAN};
 use super::source::{Mood, Source};
+use super::spans_outlast_the_process::file;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filled_layer_needs_nobody_and_is_proved_once() {
@@ -88,4 +91,81 @@ async fn it_goes_on_when_somebody_can_serve_again() {
     source.becomes(Mood::Serves);
     task.await.unwrap();
     assert!(layer.is_proved());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_nobody_can_serve_does_not_keep_others_from_it() {
+    let (folder, source) = (tempfile::tempdir().unwrap(), Arc::new(Source::new()));
+    let first = source.add(samples::gzip(&samples::tar(35, 500_000), 6), SPAN);
+    let second = source.add(samples::gzip(&samples::tar(36, 500_000), 6), SPAN);
+    let cache = SpanCache::open(folder.path(), source.clone(), Patience::default()).unwrap();
+    let layers = [cache.layer(&first).await.unwrap(), cache.layer(&second).await.unwrap()];
+    source.becomes(Mood::Without(first));
+    let task = tokio::spawn(fill(layers.to_vec(), Pace::EAGER));
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(layers[0].spans_present(), 0);
+    assert!(layers[1].is_proved());
+    source.becomes(Mood::Serves);
+    task.await.unwrap();
+    assert!(layers[0].is_proved());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_damages_a_span_is_not_taken_for_an_index_that_lies() {
+    let (folder, source) = (tempfile::tempdir().unwrap(), Arc::new(Source::new()));
+    let tar = samples::tar(37, 1_000_000);
+    let digest = source.add(samples::gzip(&tar, 6), SPAN);
+    let cache = SpanCache::open(folder.path(), source.clone(), Patience::default()).unwrap();
+    let layer = cache.layer(&digest).await.unwrap();
+    let damage = || {
+        let tar = File::options().write(true).open(file(folder.path(), &digest, "tar")).unwrap();
+        tar.write_all_at(&[0xee; 4096], 700_000).unwrap();
+    };
+    for span in layer.index().spans.indexes() {
+        layer.fill(span).await.unwrap();
+    }
+    damage();
+    let error = layer.prove().await.unwrap_err();
+    assert!(matches!(error, FillError::Read(ReadError::Disk { .. })), "{error}");
+    assert_eq!(layer.spans_present(), layer.index().spans.len() - 1, "only the damaged one is forgotten");
+    for span in layer.index().spans.indexes() {
+        layer.fill(span).await.unwrap();
+    }
+    damage();
+    fill(vec![layer.clone()], Pace::EAGER).await;
+    assert!(layer.is_proved());
+    assert_eq!(source.revoked(), []);
+    let mut out = vec![0; tar.len()];
+    assert!(layer.read_local(0, &mut out).unwrap() && out == tar);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proved_layer_that_lost_its_spans_becomes_whole_again() {
+    let (folder, source) = (tempfile::tempdir().unwrap(), Arc::new(Source::new()));
+    let tar = samples::tar(38, 500_000);
+    let digest = source.add(samples::gzip(&tar, 6), SPAN);
+    let cache = SpanCache::open(folder.path(), source.clone(), Patience::default()).unwrap();
+    let layer = cache.layer(&digest).await.unwrap();
+    fill(vec![layer.clone()], Pace::EAGER).await;
+    drop((layer, cache));
+    fs::write(file(folder.path(), &digest, "spans"), []).unwrap();
+    fs::write(file(folder.path(), &digest, "tar"), []).unwrap();
+    let cache = SpanCache::open(folder.path(), source.clone(), Patience::default()).unwrap();
+    let layer = cache.layer(&digest).await.unwrap();
+    assert!(layer.is_proved());
+    fill(vec![layer.clone()], Pace::EAGER).await;
+    let mut out = vec![0; tar.len()];
+    assert!(layer.read_local(0, &mut out).unwrap() && out == tar);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_is_told_of_even_if_it_cannot_be_noted() {
+    let (folder, source) = (tempfile::tempdir().unwrap(), Arc::new(Source::new()));
+    let digest = source.add_forged(samples::gzip(&samples::tar(39, 500_000), 6), SPAN);
+    let cache = SpanCache::open(folder.path(), source.clone(), Patience::default()).unwrap();
+    let layer = cache.layer(&digest).await.unwrap();
+    fs::create_dir(file(folder.path(), &digest, "revoked")).unwrap();
+    fill(vec![layer.clone()], Pace::EAGER).await;
+    assert_eq!(source.revoked(), [digest]);
+    assert!(layer.read_local(0, &mut [0; 10]).is_err());
 }

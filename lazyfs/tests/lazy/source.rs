@@ -20,6 +20,8 @@ pub(crate) enum Mood {
     Serves,
     /// Nobody can serve anything.
     Gone,
+    /// Nobody can serve anything of this layer.
+    Without(Digest),
     /// Answers, but not with what is asked for.
     Lies,
     /// Each answer waits for a permit of `gate`.
@@ -102,6 +104,8 @@ impl Source {
         match mood {
             Mood::Serves => Ok(bytes),
             Mood::Gone => Err(SourceError::Unavailable(layer)),
+            Mood::Without(gone) if gone == layer => Err(SourceError::Unavailable(layer)),
+            Mood::Without(_) => Ok(bytes),
             Mood::Lies => Ok(bytes.iter().map(|byte| byte ^ 0x10).collect()),
             Mood::FillWaits if urgency > Urgency::Fill => Ok(bytes),
             Mood::Waits | Mood::FillWaits => {

@@ -31,7 +31,7 @@ async fn left_behind(folder: &Path, source: &Arc<Source>) -> (Vec<u8>, Digest) {
     (tar, digest)
 }
 
-fn file(folder: &Path, digest: &Digest, name: &str) -> PathBuf {
+pub(crate) fn file(folder: &Path, digest: &Digest, name: &str) -> PathBuf {
     folder.join("layers").join(format!("sha256-{}", digest.hex())).join(name)
 }
 
