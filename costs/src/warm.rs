@@ -28,7 +28,7 @@ impl WarmMemory {
     /// Lets the host provide all memory that is free: the kernel takes what it hands out from anywhere in it.
     pub(crate) fn provide() -> Result<Self> {
         let blocks = free()?.saturating_sub(SPARE) / REPORTED;
-        progress(&format!("  warming {} MiB of memory", blocks * REPORTED >> 20));
+        progress(&format!("  warming {} MiB of memory", (blocks * REPORTED) >> 20));
         let file = File::from(memfd_create("warm", MemfdFlags::CLOEXEC).context("make a file in memory")?);
         let block = vec![1; usize::try_from(REPORTED)?];
         for number in 0..blocks {
