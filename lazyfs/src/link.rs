@@ -10,7 +10,7 @@ mod frames;
 pub mod messages;
 mod tried;
 
-pub use client::{Image, Layer, LayerIndex, Link, LinkError, Served};
+pub use client::{Image, Layer, Link, LinkError, Served};
 pub use frames::{FrameError, FrameReader, FrameWriter, client_frames, receive, send, server_frames};
 
 /// Requests under way on one connection, at most: as many as there are readers that wait at once, and some.

@@ -35,12 +35,27 @@ pub enum SourceError {
     Refused(Digest),
 }
 
+/// Which index a layer has, as somebody said whom this node trusts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimedIndex {
+    pub id: IndexId,
+    /// SHA-256 of its file, and its bytes.
+    pub file: Digest,
+    pub len: u64,
+}
+
 /// Serves ranges. Both calls answer with exactly the bytes asked for, or an error; a caller that loses interest
-/// drops the future. What a layer's bytes decode to is checked by whoever asked, what is in an index only as far as
-/// it says so itself: a source gives out only indexes whose builder it trusts.
+/// drops the future. What comes is checked by whoever asked: of an index that it is the claimed one, of a layer what
+/// its bytes decode to.
 pub trait LayerSource: fmt::Debug + Send + Sync + 'static {
+    /// The index that a layer must have. `None` where the source makes its indexes itself, or knows nothing of the
+    /// layer.
+    fn claimed(&self, _layer: &Digest) -> Option<ClaimedIndex> {
+        None
+    }
+
     /// Bytes of the layer's index file, as [`Header`](crate::index::Header) describes it. All calls for one layer
-    /// are about one and the same file.
+    /// are about one and the same file, the claimed one. Who asks for a range again was given wrong bytes before.
     fn index<'a>(
         &'a self,
         layer: &'a Digest,

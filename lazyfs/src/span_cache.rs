@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! lock                        held by the one process that uses the folder
-//! layers/sha256-…/head        the index without its windows
+//! layers/sha256-…/head        the index without its windows, and which file it is of
 //! layers/sha256-…/tar         the uncompressed tar, sparse
 //! layers/sha256-…/spans       which spans of it are there
 //! layers/sha256-…/proved      the index whose DiffID the whole tar had
@@ -11,15 +11,14 @@
 //! A folder with a head mounts without anything from outside.
 
 mod error;
+mod head;
 mod layer;
 mod map;
 mod retry;
 mod verdict;
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
-use std::ops::Range;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -28,13 +27,12 @@ use std::time::Duration;
 use shoal_proto::Digest;
 use tokio::time::Instant;
 
-use crate::index::{HEADER_LEN, Head, HeadError, Header};
-use crate::source::{LayerSource, SourceError, Urgency};
+use crate::source::LayerSource;
+use head::{HEAD, HeadFetch};
 
 pub use error::{CacheError, FillError, ReadError};
 pub use layer::Layer;
 
-const HEAD: &str = "head";
 /// How long it takes at most until what was fetched outlasts a loss of power.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
@@ -102,9 +100,14 @@ impl SpanCache {
             return Ok(layer);
         }
         let folder = self.layer_folder(digest);
-        let head = match read_head(&folder, digest) {
+        let claimed = self.source.claimed(digest);
+        let head = match head::read(&folder, digest, claimed.as_ref()) {
             Some(head) => head,
-            None => self.fetch_head(digest, &folder).await?,
+            None => {
+                let deadline = Instant::now() + self.patience.deadline;
+                let (source, folder) = (&*self.source, &*folder);
+                HeadFetch { source, layer: digest, claimed, folder, deadline }.run().await?
+            }
         };
         let opened = Layer::open(&folder, head, self.source.clone(), self.patience);
         let layer = Arc::new(opened.map_err(|error| CacheError::Folder { folder, error })?);
@@ -137,49 +140,6 @@ impl SpanCache {
     fn layer_folder(&self, digest: &Digest) -> PathBuf {
         self.folder.join("layers").join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
     }
-
-    async fn fetch_head(&self, digest: &Digest, folder: &Path) -> Result<Head, CacheError> {
-        let read = |range: Range<u64>| {
-            let (deadline, unanswered) =
-                (Instant::now() + self.patience.deadline, SourceError::Unavailable(*digest));
-            retry::until(deadline, unanswered, move || {
-                self.source.index(digest, range.clone(), Urgency::Demand)
-            })
-        };
-        let first = read(0..HEADER_LEN as u64).await?;
-        let (first, _) = first.split_first_chunk().ok_or(HeadError::Header)?;
-        let bytes = read(0..Header::decode(first)?.head_len()).await?;
-        let (digest, folder) = (*digest, folder.to_owned());
-        let stored = tokio::task::spawn_blocking(move || {
-            let head = Head::decode(&bytes)?;
-            if head.index.layer != digest {
-                return Err(CacheError::OtherLayer(digest));
-            }
-            if verdict::was_revoked(&folder, head.id) {
-                return Err(CacheError::Revoked(digest));
-            }
-            write_head(&folder, &bytes).map_err(|error| CacheError::Folder { folder, error })?;
-            Ok(head)
-        });
-        stored.await.map_err(|_| CacheError::ShutDown)?
-    }
-}
-
-/// The head on this disk, if there is a sound one.
-fn read_head(folder: &Path, digest: &Digest) -> Option<Head> {
-    let head = Head::decode(&fs::read(folder.join(HEAD)).ok()?);
-    let head = head.inspect_err(|error| tracing::warn!(%digest, %error, "a stored index is damaged")).ok()?;
-    (head.index.layer == *digest && !verdict::was_revoked(folder, head.id)).then_some(head)
-}
-
-fn write_head(folder: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let partial = folder.join("head.partial");
-    let mut file = File::create(&partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&partial, folder.join(HEAD))?;
-    File::open(folder)?.sync_all()
 }
 
 async fn keep_syncing(cache: Weak<SpanCache>) {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use shoal_lazyfs::index::IndexId;
 use shoal_lazyfs::link::messages::{
     Answer, Ask, Failed, FailureKind, Hello, Range, RangeRef, Reply, Request, VERSION,
 };
 use shoal_lazyfs::link::{
     FrameReader, FrameWriter, Link, LinkError, Served, client_frames, receive, send, server_frames,
 };
-use shoal_lazyfs::source::{LayerSource, SourceError, Urgency};
+use shoal_lazyfs::source::{ClaimedIndex, LayerSource, SourceError, Urgency};
 use shoal_proto::Digest;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
@@ -64,8 +65,8 @@ fn layer() -> Digest {
 /// A link through which one layer may be read.
 fn link(path: &Path) -> Link {
     let link = Link::open(path);
-    let served =
-        Served { image: "registry.test/app".into(), index: Digest::sha256([2; 32]), authorization: None };
+    let index = ClaimedIndex { id: IndexId([3; 32]), file: Digest::sha256([2; 32]), len: 100 };
+    let served = Served { image: "registry.test/app".into(), index, authorization: None };
     link.serve(layer(), served);
     link
 }

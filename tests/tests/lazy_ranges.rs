@@ -13,13 +13,14 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::{FutureExt, StreamExt, stream};
 use rustix::process::{Pid, Signal, kill_process};
-use shoal_lazyfs::index::SpanIndex;
+use shoal_lazyfs::index::{Entrance, SpanIndex, WindowRef, encode_head};
 use shoal_lazyfs::link::{Image as Resolved, Link, LinkError};
 use shoal_lazyfs::source::LayerSource;
+use shoal_lazyfs::span_cache::{CacheError, Patience, SpanCache};
 use shoal_proto::message::{ChunkRequest, Held, Membership, NodeMessage, Part, RangeRequest};
-use shoal_proto::{ChunkSet, NodeId, SwarmId};
+use shoal_proto::{ChunkSet, Digest, NodeId, SwarmId};
 use shoal_tests::{
-    Cluster, Credentials, Image, ImageBuilder, Member, Needs, Registry, SpanReader, available,
+    Cluster, Credentials, Image, ImageBuilder, Member, Needs, Registry, Session, SpanReader, available,
 };
 use shoal_transport::{ChunkServer, Served};
 
@@ -309,8 +310,12 @@ async fn a_revoked_index_is_used_no_more_and_neither_are_others_of_its_builder()
 }
 
 /// A member that has every layer, it says, and gives wrong bytes of it.
+#[derive(Default)]
 struct Liar {
     asked: AtomicU64,
+    /// Of a layer the file of an index that it gives; asked for others it has none.
+    index: Option<(Digest, Vec<u8>)>,
+    asked_for_index: AtomicU64,
 }
 
 impl ChunkServer for Liar {
@@ -321,12 +326,42 @@ impl ChunkServer for Liar {
     fn serve_range(&self, _from: NodeId, request: RangeRequest) -> BoxFuture<'static, Served> {
         match request.part {
             Part::Layer => drop(self.asked.fetch_add(1, Ordering::Relaxed)),
-            Part::Index(_) => return async { Served::NotHeld }.boxed(),
+            Part::Index(_) => return self.index(&request),
             Part::Claim => {}
         }
         let len = request.range.end - request.range.start;
         let body = stream::iter([Ok(Bytes::from(vec![7; len as usize]))]).boxed();
         async move { Served::Sending { len: len as u32, body } }.boxed()
+    }
+}
+
+impl Liar {
+    fn index(&self, request: &RangeRequest) -> BoxFuture<'static, Served> {
+        let index = self.index.as_ref().filter(|(layer, _)| *layer == request.swarm.digest);
+        let Some((_, file)) = index else { return async { Served::NotHeld }.boxed() };
+        self.asked_for_index.fetch_add(1, Ordering::Relaxed);
+        let mut bytes = file.get(request.range.start as usize..).unwrap_or_default().to_vec();
+        bytes.resize((request.range.end - request.range.start) as usize, 0);
+        let len = bytes.len() as u32;
+        let body = stream::iter([Ok(Bytes::from(bytes))]).boxed();
+        async move { Served::Sending { len, body } }.boxed()
+    }
+
+    /// Lets the tracker know of it as a holder of all layers; a member as long as what it gives back is kept.
+    async fn joins(self: &Arc<Self>, cluster: &Cluster, image: &Image) -> (Member, Session) {
+        let authority = shoal_transport::Cluster::from_file(cluster.secret()).unwrap();
+        let (member, mut links) = Member::new(&authority, self.clone());
+        tokio::spawn(async move { while links.recv().await.is_some() {} });
+        let session = member.session(cluster.scheduler_url()).await.unwrap();
+        let memberships = image.here().layers.iter().map(|layer| {
+            let size = layer.bytes.len() as u64;
+            let swarm = SwarmId { digest: layer.digest, size, origin: NAME.parse().unwrap(), round: 0 };
+            let held = Held::Some(ChunkSet::full(swarm.layout().unwrap().count()));
+            Membership { swarm, held, wants: false, may_lease: false, shareable: false }
+        });
+        session.send(&NodeMessage::Join(memberships.collect()));
+        session.send(&NodeMessage::Reported);
+        (member, session)
     }
 }
 
@@ -338,25 +373,55 @@ async fn wrong_bytes_of_a_member_are_seen_and_asked_of_others() {
     let registry = Registry::start().await;
     let image = image(8).build();
     let cluster = seen_once(2, &registry, &image).await;
-    let liar = Arc::new(Liar { asked: AtomicU64::default() });
-    let authority = shoal_transport::Cluster::from_file(cluster.secret()).unwrap();
-    let (member, mut links) = Member::new(&authority, liar.clone());
-    tokio::spawn(async move { while links.recv().await.is_some() {} });
-    let session = member.session(cluster.scheduler_url()).await.unwrap();
-    let memberships = image.here().layers.iter().map(|layer| {
-        let size = layer.bytes.len() as u64;
-        let swarm = SwarmId { digest: layer.digest, size, origin: NAME.parse().unwrap(), round: 0 };
-        let held = Held::Some(ChunkSet::full(swarm.layout().unwrap().count()));
-        Membership { swarm, held, wants: false, may_lease: false, shareable: false }
-    });
-    session.send(&NodeMessage::Join(memberships.collect()));
-    session.send(&NodeMessage::Reported);
+    let liar = Arc::new(Liar::default());
+    let _member = liar.joins(&cluster, &image).await;
 
     let link = Link::open(cluster.node(1).lazy_socket());
     let resolved = link.resolve(REFERENCE, None).await.unwrap();
     assert!(resolved.layers.iter().all(|layer| layer.index.is_ok()), "a forged claim counts nothing");
     reads_right(&link, &image, &resolved, 1).await;
     assert!(liar.asked.load(Ordering::Relaxed) > 0, "nobody asked the liar, so nothing was tested");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_index_than_the_claimed_one_is_not_used_whoever_serves_it() {
+    if !available(Needs::REGISTRY) {
+        return;
+    }
+    let registry = Registry::start().await;
+    let image = image(10).build();
+    let mut cluster = seen_once(2, &registry, &image).await;
+    let socket = cluster.node(1).lazy_socket();
+    let link = Link::open(&socket);
+    let layer = link.resolve(REFERENCE, None).await.unwrap().layers[0].digest;
+    let right = SpanReader::open(&link, layer).await.unwrap().head().index.clone();
+    // Sound in itself, and of the layer: only its id tells.
+    let mut foreign = right.clone();
+    foreign.diff_id = Digest::sha256([7; 32]);
+    let windows = right.spans.iter().map(|span| match span.entrance {
+        Entrance::Block { window: WindowRef { len: 1.., .. }, .. } => 1,
+        _ => 0,
+    });
+    let file = encode_head(&foreign, &windows.collect::<Vec<_>>()).unwrap();
+    let liar = Arc::new(Liar { index: Some((layer, file)), ..Liar::default() });
+    let _member = liar.joins(&cluster, &image).await;
+
+    // One that knows nothing of what was answered before.
+    let head = async || {
+        let link = Link::open(&socket);
+        link.resolve(REFERENCE, None).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let cache = SpanCache::open(folder.path(), Arc::new(link), Patience::default()).unwrap();
+        cache.layer(&layer).await.map(|layer| layer.index().clone())
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while liar.asked_for_index.load(Ordering::Relaxed) < 3 {
+        assert!(Instant::now() < deadline, "nobody asked the liar, so nothing was tested");
+        assert_eq!(head().await.unwrap(), right);
+    }
+    cluster.node_mut(0).kill9().await;
+    let Err(error) = head().await else { panic!("it was used") };
+    assert!(matches!(error, CacheError::OtherIndex(of) if of == layer), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! `shoal fs`: the process that serves a mount which another one made and keeps. If this one dies, the next one goes
 //! on where it was, and readers only wait.
 
+mod index;
 mod layout;
 
 use std::io::{Write as _, stdin, stdout};
@@ -15,13 +16,14 @@ use shoal_lazyfs::fill::{Pace, fill};
 use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
 use shoal_lazyfs::link::{Link, Served};
-use shoal_lazyfs::source::LayerSource;
+use shoal_lazyfs::source::{ClaimedIndex, LayerSource};
 use shoal_lazyfs::span_cache::Patience;
 use shoal_proto::Digest;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::log::{self, LogFormat};
 use crate::serve;
+pub(crate) use index::argument as index_argument;
 pub(crate) use layout::LayoutSource;
 
 /// The kernel's INIT, in hex; the descriptor of the mount is the standard input.
@@ -44,9 +46,9 @@ pub(crate) struct FsArguments {
     /// The image through which they are read, as the daemon named it
     #[arg(long)]
     pub image: Option<String>,
-    /// Of each layer, the digest of its index
-    #[arg(long)]
-    pub index: Vec<Digest>,
+    /// Of each layer, which index it has
+    #[arg(long, value_name = "ID@LEN@DIGEST", value_parser = index::parse)]
+    pub index: Vec<ClaimedIndex>,
     /// Read all of it in the background
     #[arg(long)]
     pub eager: bool,

@@ -9,7 +9,7 @@ use shoal_lazyfs::link::{Image, Link};
 use shoal_proto::Digest;
 
 use super::MountArguments;
-use crate::fs::{AUTHORIZATION, LayoutSource};
+use crate::fs::{AUTHORIZATION, LayoutSource, index_argument};
 
 /// How long a daemon may take to resolve an image; it may have to ask a registry first.
 const RESOLVING: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ impl Origin {
         origin.arguments.extend(["--image".into(), name.into()]);
         for layer in layers {
             match layer.index {
-                Ok(index) => origin.arguments.extend(["--index".into(), index.file.to_string().into()]),
+                Ok(index) => origin.arguments.extend(["--index".into(), index_argument(&index).into()]),
                 Err(why) => bail!(
                     "{} cannot be read lazily yet: {why}. shoal pull {} lets a node build what it needs",
                     layer.digest,

@@ -17,7 +17,7 @@ use super::connection::{self, Call, Event};
 use super::messages::{self, Answer, Ask, Failed, FailureKind, ImageInfo, ImageRef, LayerInfo, RangeRef};
 use super::tried::Tried;
 use crate::index::IndexId;
-use crate::source::{LayerSource, SourceError, Urgency};
+use crate::source::{ClaimedIndex, LayerSource, SourceError, Urgency};
 
 /// Why the daemon does not give what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -58,23 +58,14 @@ pub struct Layer {
     pub diff_id: Digest,
     pub chain_id: Digest,
     /// Or why there is none that may be used.
-    pub index: Result<LayerIndex, String>,
+    pub index: Result<ClaimedIndex, String>,
 }
 
-/// Which index a layer has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayerIndex {
-    pub id: IndexId,
-    /// SHA-256 of its file, and its bytes.
-    pub file: Digest,
-    pub len: u64,
-}
-
-/// Through which image a layer is read, and which file its index is: what must be known of it after a restart.
+/// Through which image a layer is read, and which index it has: what must be known of it after a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
     pub image: String,
-    pub index: Digest,
+    pub index: ClaimedIndex,
     /// Kept in memory only.
     pub authorization: Option<String>,
 }
@@ -157,7 +148,7 @@ impl Link {
         for layer in &image.layers {
             if let Ok(index) = &layer.index {
                 let (image, authorization) = (image.name.clone(), authorization.clone());
-                self.serve(layer.digest, Served { image, index: index.file, authorization });
+                self.serve(layer.digest, Served { image, index: *index, authorization });
             }
         }
         Ok(image)
@@ -188,7 +179,7 @@ impl Link {
         let Some(served) = self.served(layer) else {
             return Err(LinkError::Refused(format!("{layer} belongs to no image that was resolved")));
         };
-        let index = of_index.then_some(served.index);
+        let index = of_index.then_some(served.index.file);
         let key = (index.unwrap_or(*layer), range.clone());
         let ask = Ask::Range(RangeRef {
             image: Some(ImageRef { name: served.image, authorization: served.authorization }),
@@ -211,6 +202,10 @@ impl Link {
 }
 
 impl LayerSource for Link {
+    fn claimed(&self, layer: &Digest) -> Option<ClaimedIndex> {
+        self.served(layer).map(|served| served.index)
+    }
+
     fn index<'a>(
         &'a self,
         layer: &'a Digest,
@@ -294,7 +289,7 @@ impl TryFrom<LayerInfo> for Layer {
         let index = match info.index {
             Some(messages::Index::Known(index)) => {
                 let id = index.id.as_ref().try_into().map_err(|_| LinkError::Answer("no index id"))?;
-                Ok(LayerIndex { id: IndexId(id), file: index.file.parse()?, len: index.len })
+                Ok(ClaimedIndex { id: IndexId(id), file: index.file.parse()?, len: index.len })
             }
             Some(messages::Index::Missing(why)) => Err(why),
             None => return Err(LinkError::Answer("nothing about an index")),

@@ -21,10 +21,19 @@ pub enum CacheError {
     Head(#[from] HeadError),
     #[error("the index that came for {0} is that of another layer")]
     OtherLayer(Digest),
+    #[error("the index that came for {0} is not the one that was vouched for")]
+    OtherIndex(Digest),
     #[error("the index of {0} names another DiffID than its tar has")]
     Revoked(Digest),
     #[error("shutting down")]
     ShutDown,
+}
+
+impl CacheError {
+    /// Whether what came is wrong: somebody else may give what is right.
+    pub(super) fn is_wrong(&self) -> bool {
+        matches!(self, Self::Head(_) | Self::OtherLayer(_) | Self::OtherIndex(_))
+    }
 }
 
 /// Why bytes of a layer's tar cannot be read now. The next read tries again.

@@ -8,6 +8,7 @@ mod full_disk;
 mod image;
 mod layers_become_whole;
 mod mounted_image_is_the_unpacked_one;
+mod only_the_claimed_index;
 mod readers_under_load;
 #[path = "../layers/samples.rs"]
 #[allow(dead_code, reason = "shared with the tests of indexes")]

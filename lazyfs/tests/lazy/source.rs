@@ -1,6 +1,6 @@
 //! A source in memory that does what a test tells it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +10,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use ring::digest::{SHA256, digest};
 use shoal_lazyfs::build::{BuildSink, IndexBuilder};
-use shoal_lazyfs::index::{IndexId, LayerIndex, encode_head};
-use shoal_lazyfs::source::{LayerSource, SourceError, Urgency};
+use shoal_lazyfs::index::{Head, Header, IndexId, LayerIndex, encode_head};
+use shoal_lazyfs::source::{ClaimedIndex, LayerSource, SourceError, Urgency};
 use shoal_proto::Digest;
 use tokio::sync::Semaphore;
 
@@ -33,6 +33,8 @@ pub(crate) enum Mood {
 #[derive(Debug)]
 pub(crate) struct Source {
     layers: Mutex<HashMap<Digest, (Bytes, Bytes)>>,
+    /// Files from which the next ranges of indexes come, instead of from the right one.
+    foreign: Mutex<VecDeque<Bytes>>,
     mood: Mutex<Mood>,
     pub(crate) gate: Semaphore,
     asked: AtomicUsize,
@@ -52,10 +54,27 @@ impl BuildSink for Windows {
     }
 }
 
+fn sha256(bytes: &[u8]) -> Digest {
+    Digest::sha256(digest(&SHA256, bytes).as_ref().try_into().unwrap())
+}
+
+/// The index of a layer, after a change.
+pub(crate) fn index_file(layer: &[u8], span_size: u64, change: impl Fn(&mut LayerIndex)) -> Bytes {
+    let windows = Windows(Vec::new());
+    let mut builder = IndexBuilder::new(sha256(layer), layer.len() as u64, span_size, windows).unwrap();
+    builder.push(layer).unwrap();
+    let mut built = builder.finish().unwrap();
+    change(&mut built.index);
+    let mut index = encode_head(&built.index, &built.window_lengths).unwrap();
+    index.extend_from_slice(&built.sink.0);
+    index.into()
+}
+
 impl Source {
     pub(crate) fn new() -> Self {
         Self {
             layers: Mutex::default(),
+            foreign: Mutex::default(),
             mood: Mutex::new(Mood::Serves),
             gate: Semaphore::new(0),
             asked: AtomicUsize::new(0),
@@ -73,16 +92,40 @@ impl Source {
     }
 
     fn index_and_add(&self, layer: Vec<u8>, span_size: u64, change: impl Fn(&mut LayerIndex)) -> Digest {
-        let name = Digest::sha256(digest(&SHA256, &layer).as_ref().try_into().unwrap());
-        let mut builder =
-            IndexBuilder::new(name, layer.len() as u64, span_size, Windows(Vec::new())).unwrap();
-        builder.push(&layer).unwrap();
-        let mut built = builder.finish().unwrap();
-        change(&mut built.index);
-        let mut index = encode_head(&built.index, &built.window_lengths).unwrap();
-        index.extend_from_slice(&built.sink.0);
-        self.layers.lock().unwrap().insert(name, (layer.into(), index.into()));
+        let name = sha256(&layer);
+        let index = index_file(&layer, span_size, change);
+        self.layers.lock().unwrap().insert(name, (layer.into(), index));
         name
+    }
+
+    pub(crate) fn index_of(&self, layer: &Digest) -> Bytes {
+        self.bytes(layer).unwrap().1
+    }
+
+    /// The next range of an index comes from the first of these files, and so on.
+    pub(crate) fn gives_first(&self, foreign: impl IntoIterator<Item = Bytes>) {
+        *self.foreign.lock().unwrap() = foreign.into_iter().collect();
+    }
+
+    /// As if another builder had made the index, with other bytes for the same windows.
+    pub(crate) fn compresses_windows_otherwise(&self, layer: &Digest) {
+        let file = self.index_of(layer);
+        let len = Header::decode(file.first_chunk().unwrap()).unwrap().head_len() as usize;
+        let head = Head::decode(&file[..len]).unwrap();
+        let mut compressor = zstd::bulk::Compressor::new(3).unwrap();
+        compressor.include_checksum(true).unwrap();
+        let windows: Vec<Vec<u8>> = (head.index.spans.indexes())
+            .map(|span| {
+                let Some(range) = head.window_range(span) else { return Vec::new() };
+                let window = &file[range.start as usize..range.end as usize];
+                compressor.compress(&zstd::bulk::decompress(window, 1 << 15).unwrap()).unwrap()
+            })
+            .collect();
+        let lengths: Vec<u32> = windows.iter().map(|window| window.len() as u32).collect();
+        let mut other = encode_head(&head.index, &lengths).unwrap();
+        other.extend(windows.concat());
+        assert!(other.len() > file.len(), "there are windows");
+        self.layers.lock().unwrap().get_mut(layer).unwrap().1 = other.into();
     }
 
     pub(crate) fn becomes(&self, mood: Mood) {
@@ -121,6 +164,12 @@ impl Source {
 }
 
 impl LayerSource for Source {
+    fn claimed(&self, layer: &Digest) -> Option<ClaimedIndex> {
+        let file = self.bytes(layer).ok()?.1;
+        let id = Header::decode(file.first_chunk().unwrap()).unwrap().id;
+        Some(ClaimedIndex { id, file: sha256(&file), len: file.len() as u64 })
+    }
+
     fn index<'a>(
         &'a self,
         layer: &'a Digest,
@@ -131,7 +180,12 @@ impl LayerSource for Source {
             if *self.mood.lock().unwrap() == Mood::Gone {
                 return Err(SourceError::Unavailable(*layer));
             }
-            Ok(self.bytes(layer)?.1.slice(range.start as usize..range.end as usize))
+            let foreign = self.foreign.lock().unwrap().pop_front();
+            let file = foreign.map_or_else(|| self.bytes(layer).map(|both| both.1), Ok)?;
+            // Who lies has bytes for any range.
+            let mut bytes = file.get(range.start as usize..).unwrap_or_default().to_vec();
+            bytes.resize((range.end - range.start) as usize, 0);
+            Ok(bytes.into())
         }
         .boxed()
     }
