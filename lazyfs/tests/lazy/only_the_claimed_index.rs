@@ -57,7 +57,7 @@ async fn a_wrong_head_is_asked_for_again_until_it_is_the_claimed_one() {
     ];
     for (number, first) in first.into_iter().enumerate() {
         let case = case();
-        case.source.gives_first(first.iter().map(|file| Bytes::clone(file)));
+        case.source.gives_first(first.iter().copied().cloned());
         let layer = case.cache.layer(&case.digest).await.unwrap_or_else(|error| panic!("{number}: {error}"));
         let mut out = vec![0; case.tar.len()];
         layer.read(0, &mut out, Urgency::Demand).await.unwrap();
