@@ -1,6 +1,7 @@
 //! `shoal mount IMAGE` on a node that never pulled the image: its files come from a node that did, span by span.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::cast_possible_truncation, reason = "bytes of a small image, counted in a metric")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
