@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use shoal_proto::{ChunkIndex, Keypair, NodeId, SwarmId};
-use shoal_store::{BlobName, IndexFact, Loss, Store, StoreError};
+use shoal_store::{BlobName, IndexFact, Loss, ReadError, Store, StoreError};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -80,7 +80,7 @@ impl Work {
     fn index(&self, layer: &SwarmId) {
         let store = &self.builder.store;
         let known = store.index(&layer.digest).is_ok_and(|fact| fact.is_some());
-        if known || self.stop.is_cancelled() || !is_layer(store, layer) {
+        if known || self.stop.is_cancelled() || !self.is_layer(layer) {
             return;
         }
         match self.builder.build(layer, &|| self.stop.is_cancelled()) {
@@ -97,15 +97,28 @@ impl Work {
                 }
             }
             Err(IndexError::Stopping) => {}
-            Err(error) => warn!(layer = %layer.digest, %error, "no index for now"),
+            Err(error) => {
+                if let IndexError::Read(error) = &error {
+                    self.count(error);
+                }
+                warn!(layer = %layer.digest, %error, "no index for now");
+            }
         }
     }
-}
 
-/// Whether it looks like a layer: compressed, or a tar. A cached blob may as well be a manifest or a configuration.
-fn is_layer(store: &Store, blob: &SwarmId) -> bool {
-    let first = store.look_at(&blob.digest).and_then(|mut reader| reader.read_block(ChunkIndex(0), 0));
-    first.is_ok_and(|bytes| looks_like_layer(bytes.get()))
+    /// Whether it looks like a layer: compressed, or a tar. A cached blob may as well be a manifest or a configuration.
+    fn is_layer(&self, blob: &SwarmId) -> bool {
+        let reader = self.builder.store.look_at(&blob.digest);
+        let first = reader.and_then(|mut reader| reader.read_block(ChunkIndex(0), 0));
+        first.inspect_err(|error| self.count(error)).is_ok_and(|bytes| looks_like_layer(bytes.get()))
+    }
+
+    /// Who reads first what changed on disk finds out for all.
+    fn count(&self, error: &ReadError) {
+        if matches!(error, ReadError::Corrupt { .. }) {
+            self.metrics.chunks_corrupt.inc();
+        }
+    }
 }
 
 fn looks_like_layer(bytes: &[u8]) -> bool {
