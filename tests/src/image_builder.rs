@@ -271,8 +271,9 @@ impl Read for Content<'_> {
     }
 }
 
+/// At level 1 this library writes one block however long the layer is, and such a layer has no index.
 fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(2));
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }

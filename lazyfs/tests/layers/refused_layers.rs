@@ -56,6 +56,13 @@ fn a_long_single_zstd_frame() {
     );
 }
 
+/// As some libraries write it at their fastest level.
+#[test]
+fn a_long_gzip_member_of_one_block() {
+    let tar = samples::tar(2, 17 << 20);
+    assert!(matches!(refused(&samples::gzip(&tar, 1)), BuildError::NoCut { .. }));
+}
+
 #[test]
 fn a_layer_of_another_size() {
     let layer = samples::gzip(&samples::tar(1, 10_000), 6);
