@@ -64,7 +64,6 @@ metrics! {
     chunks_from_peers: Counter = "peer_chunks", None, "Chunks received from peers, checked and stored";
     chunk_bytes_from_peers: Counter = "peer_chunk", Some(Unit::Bytes), "Bytes of those chunks";
     chunks_rejected: Counter = "chunks_rejected", None, "Chunks from peers that did not match their entry";
-    chunks_corrupt: Counter = "chunks_corrupt", None, "Chunks that did not match when they were read from disk";
     blobs_completed: Counter = "blobs_completed", None, "Blobs whose digest matched after a download";
     digest_mismatches: Counter = "digest_mismatches", None, "Blobs whose chunks all matched and whose digest did not";
     client_bytes: Family<SourceLabel, Counter> = "client_sent", Some(Unit::Bytes), "Bytes of blobs handed to clients, by where they came from";

@@ -161,12 +161,7 @@ impl Node {
         };
         let (swarm, inbox) = SwarmHandle::new();
         let budget = BlockBudget::new(config.limits.memory / 2);
-        let server = SwarmServer {
-            store: store.clone(),
-            swarm: swarm.clone(),
-            budget: budget.clone(),
-            metrics: metrics.clone(),
-        };
+        let server = SwarmServer { store: store.clone(), swarm: swarm.clone(), budget: budget.clone() };
         let quic = QuicConfig {
             upload: rate(config.limits.upload),
             download: rate(config.limits.download),

@@ -156,6 +156,8 @@ impl Collector for Observed {
         out.gauge("store_free", bytes, "Bytes that the file system has left", &one(store.free_bytes))?;
         let blobs = (store.complete_blobs + store.partial_blobs) as u64;
         out.gauge("store_blobs", None, "Blobs in the store, whole or in part", &one(blobs))?;
+        let help = "Chunks that did not match when they were read from disk";
+        out.counter("chunks_corrupt", None, help, &one(store.corrupt_chunks))?;
         let up = u64::from(self.tracker.has_scheduler());
         out.gauge("scheduler_session", None, "1 with a session with a scheduler, else 0", &one(up))
     }

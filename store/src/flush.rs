@@ -221,6 +221,7 @@ impl Inner {
                 return;
             }
         }
+        self.corrupt_chunks.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(blob = %blob.name(), chunk = %index, "corrupt on disk and forgotten");
         self.drop_chunks(blob, &[index]);
         let (complete, durable) = {

@@ -29,6 +29,8 @@ pub struct Statistics {
     pub complete_blobs: usize,
     pub partial_blobs: usize,
     pub held_chunks: u64,
+    /// Chunks found corrupt on disk, whoever read them, since the store was opened.
+    pub corrupt_chunks: u64,
 }
 
 impl Store {
@@ -57,6 +59,7 @@ impl Store {
             free_bytes: inner.disk.free_bytes().unwrap_or(0),
             complete_blobs: table.complete.len(),
             partial_blobs: table.partial.len(),
+            corrupt_chunks: inner.corrupt_chunks.load(Ordering::Relaxed),
             held_chunks: table.blobs.values().map(|blob| u64::from(lock(&blob.state).held.count())).sum(),
         }
     }

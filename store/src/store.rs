@@ -69,6 +69,8 @@ pub(crate) struct Inner {
     /// Bytes written since the last flush began.
     pub(crate) unsynced_bytes: AtomicU64,
     pub(crate) losses: broadcast::Sender<Loss>,
+    /// Chunks that were found corrupt on disk since the store was opened.
+    pub(crate) corrupt_chunks: AtomicU64,
 }
 
 /// A durable chunk of a partial blob.
@@ -109,6 +111,7 @@ impl Inner {
             recent_budget: Arc::new(AtomicU64::new(RECENT_BYTES)),
             unsynced_bytes: AtomicU64::new(0),
             losses: broadcast::channel(LOSSES).0,
+            corrupt_chunks: AtomicU64::new(0),
         }
     }
 

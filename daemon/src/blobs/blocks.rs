@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use shoal_proto::BLOCK_SIZE;
 use shoal_store::{READ_BLOCKS, ReadError, Reader};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 /// Pieces that a body may have in memory: one that is being sent, one that waits, one that is being read.
@@ -15,8 +16,8 @@ pub(crate) const PIECES: u16 = 3;
 /// Bytes of a piece.
 const PIECE: u64 = BLOCK_SIZE * READ_BLOCKS as u64;
 
-/// Memory for bodies that are being sent. As long as there are few of them each reads ahead in long pieces, so
-/// that disk, hash and socket overlap; when there are many, each has one block at a time.
+/// Memory for bodies that are being sent. As long as there are few of them each reads ahead in long pieces on a
+/// thread of its own, so that disk, hash and socket overlap; when there are many, each has one block at a time.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockBudget {
     bodies: Arc<AtomicUsize>,
@@ -36,6 +37,10 @@ impl BlockBudget {
         self.bodies.fetch_add(1, Ordering::Relaxed);
         Body { budget: self.clone(), pieces, places: Arc::new(Semaphore::new(pieces.into())) }
     }
+
+    fn allows_reading_ahead(&self) -> bool {
+        self.bodies.load(Ordering::Relaxed) <= self.few
+    }
 }
 
 /// The reads of one body. Whoever takes its pieces must drop them in the end: while too many are held, no more
@@ -49,22 +54,33 @@ pub(crate) struct Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
+        // A run that waits for a place ends.
+        self.places.close();
         self.budget.bodies.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 type Opening = Box<dyn FnOnce() -> Result<Reader, ReadError> + Send>;
 
-/// Where a body's next bytes come from.
-pub(crate) enum Next {
-    /// Opens what they are in; may block.
-    Open(Opening),
-    /// They are being read already.
-    Ahead(Reading),
+/// A range of a blob on its way from the disk. Dropping it ends the reading.
+pub(crate) struct Pieces {
+    rest: Range<u64>,
+    from: From,
 }
 
-/// A read under way. Dropping it lets it end unseen.
-pub(crate) struct Reading(JoinHandle<Result<(Reader, Bytes), ReadError>>);
+enum From {
+    /// Nothing is being read: opens what comes next. May block.
+    Closed(Opening),
+    Running(Running),
+    Failed,
+}
+
+/// A thread that reads.
+struct Running {
+    pieces: mpsc::Receiver<Bytes>,
+    /// Gives its reader back when it stops before the range's end.
+    task: JoinHandle<Result<Reader, ReadError>>,
+}
 
 /// Bytes, and the place that they take in memory.
 struct Held {
@@ -78,55 +94,73 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-impl Body {
-    fn reads_ahead(&self) -> bool {
-        self.budget.bodies.load(Ordering::Relaxed) <= self.budget.few
+impl Pieces {
+    /// `open` may block.
+    pub(crate) fn new(
+        open: impl FnOnce() -> Result<Reader, ReadError> + Send + 'static,
+        range: Range<u64>,
+    ) -> Self {
+        Self { rest: range, from: From::Closed(Box::new(open)) }
     }
 
-    /// Reads the first bytes of `range`, and begins to read those that follow.
-    pub(crate) async fn read(&self, next: Next, range: Range<u64>) -> Result<(Bytes, Next), ReadFault> {
-        let reading = match next {
-            Next::Open(open) => self.begin(open, range.clone()).await?,
-            Next::Ahead(reading) => reading,
-        };
-        let (reader, bytes) = reading.0.await.map_err(|_| ReadFault::Stopping)??;
-        let rest = range.start + bytes.len() as u64..range.end;
-        Ok((bytes, self.begin_ahead(reader, rest)))
-    }
-
-    /// Begins once there is a place for what is read.
-    async fn begin(&self, open: Opening, range: Range<u64>) -> Result<Reading, ReadFault> {
-        let ahead = self.reads_ahead();
-        // Among many bodies, what this one read before must have gone.
-        let places = if ahead { 1 } else { self.pieces.into() };
-        let place = self.places.clone().acquire_many_owned(places).await;
-        let place = place.map_err(|_| ReadFault::Stopping)?;
-        Ok(Reading::start(open, if ahead { range } else { first_block(range) }, place))
-    }
-
-    /// Begins at once where there is a place.
-    fn begin_ahead(&self, reader: Reader, range: Range<u64>) -> Next {
-        let open = || Ok(reader);
-        match self.places.clone().try_acquire_owned() {
-            Ok(place) if self.reads_ahead() && !range.is_empty() => {
-                Next::Ahead(Reading::start(open, range, place))
-            }
-            _ => Next::Open(Box::new(open)),
-        }
+    /// Whether all of it was taken.
+    pub(crate) fn is_over(&self) -> bool {
+        self.rest.is_empty()
     }
 }
 
-impl Reading {
-    fn start(
-        open: impl FnOnce() -> Result<Reader, ReadError> + Send + 'static,
-        range: Range<u64>,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
-        Self(tokio::task::spawn_blocking(move || {
-            let mut reader = open()?;
-            let bytes = reader.read(range)?.into_inner();
-            Ok((reader, Bytes::from_owner(Held { bytes, _place: place })))
-        }))
+impl Body {
+    /// The next piece, verified; `None` at the range's end. After an error there are no more.
+    pub(crate) async fn next(&self, pieces: &mut Pieces) -> Result<Option<Bytes>, ReadFault> {
+        while !pieces.rest.is_empty() {
+            pieces.from = match std::mem::replace(&mut pieces.from, From::Failed) {
+                From::Closed(open) => From::Running(self.run(open, pieces.rest.clone()).await?),
+                From::Running(mut running) => match running.pieces.recv().await {
+                    Some(piece) => {
+                        pieces.rest.start += piece.len() as u64;
+                        pieces.from = From::Running(running);
+                        return Ok(Some(piece));
+                    }
+                    None => {
+                        let reader = running.task.await.map_err(|_| ReadFault::Stopping)??;
+                        From::Closed(Box::new(|| Ok(reader)))
+                    }
+                },
+                From::Failed => return Err(ReadFault::Stopping),
+            };
+        }
+        Ok(None)
+    }
+
+    /// Begins to read once there is a place for the first piece.
+    async fn run(&self, open: Opening, range: Range<u64>) -> Result<Running, ReadFault> {
+        let ahead = self.budget.allows_reading_ahead();
+        // Among many bodies, what this one read before must have gone.
+        let wanted = if ahead { 1 } else { self.pieces.into() };
+        let place = self.places.clone().acquire_many_owned(wanted).await;
+        let mut place = place.map_err(|_| ReadFault::Stopping)?;
+        let (budget, places) = (self.budget.clone(), self.places.clone());
+        let runtime = Handle::current();
+        // One piece waits to be taken while the next one is read.
+        let (to, pieces) = mpsc::channel(1);
+        let task = tokio::task::spawn_blocking(move || {
+            let (mut reader, mut rest) = (open()?, range);
+            loop {
+                let next =
+                    if budget.allows_reading_ahead() { rest.clone() } else { first_block(rest.clone()) };
+                let bytes = reader.read(next)?.into_inner();
+                rest.start += bytes.len() as u64;
+                let piece = Bytes::from_owner(Held { bytes, _place: place });
+                if to.blocking_send(piece).is_err() || rest.is_empty() || !budget.allows_reading_ahead() {
+                    return Ok(reader);
+                }
+                place = match runtime.block_on(places.clone().acquire_owned()) {
+                    Ok(place) => place,
+                    Err(_) => return Ok(reader),
+                };
+            }
+        });
+        Ok(Running { pieces, task })
     }
 }
 

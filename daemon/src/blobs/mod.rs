@@ -8,7 +8,7 @@ mod service;
 mod through;
 
 pub(crate) use active::{ActiveBlob, Failure, Phase, Wanted};
-pub(crate) use blocks::{BlockBudget, Body, Next, ReadFault};
+pub(crate) use blocks::{BlockBudget, Pieces, ReadFault};
 pub(crate) use context::OriginContext;
 pub(crate) use reading::reading;
 pub(crate) use service::{BlobService, PassThrough};

@@ -12,7 +12,7 @@ use shoal_store::ReadError;
 use tracing::warn;
 
 use super::active::{ActiveBlob, Failure, Phase, Wanted};
-use super::blocks::{Body, Next, PIECES, ReadFault};
+use super::blocks::{Body, PIECES, Pieces, ReadFault};
 use super::service::{BlobService, LINGER, Opened};
 use super::through::Through;
 use crate::swarm::Input;
@@ -49,7 +49,7 @@ pub(crate) fn reading(
 
 enum From {
     Nowhere,
-    Disk(Next),
+    Disk(Pieces),
     Origin(Box<Through>),
     Download(Watching),
 }
@@ -76,6 +76,8 @@ struct Watching {
     /// When the last chunk came, and how many there were then.
     progress: Instant,
     count: u32,
+    /// What is being read of the chunks that are here, all in the round of what was given out already.
+    pieces: Option<Pieces>,
 }
 
 impl Drop for Watching {
@@ -99,9 +101,8 @@ impl Reading {
                     self.open().await?;
                     None
                 }
-                From::Disk(next) => self.read(next, self.range.clone()).await?.map(|(piece, next)| {
-                    self.from = From::Disk(next);
-                    piece
+                From::Disk(mut pieces) => self.read(&mut pieces).await?.inspect(|_| {
+                    self.from = From::Disk(pieces);
                 }),
                 From::Download(watching) => self.follow(watching).await?,
                 From::Origin(through) => Some(self.pass_through(through).await?),
@@ -128,12 +129,11 @@ impl Reading {
     }
 
     /// Reads from the disk. `None` where it has lost the bytes: the blob is opened anew.
-    async fn read(&mut self, next: Next, range: Range<u64>) -> Result<Option<(Piece, Next)>, ReadFailure> {
-        match self.body.read(next, range).await {
-            Ok((bytes, next)) => Ok(Some((self.give(bytes), next))),
+    async fn read(&mut self, pieces: &mut Pieces) -> Result<Option<Piece>, ReadFailure> {
+        match self.body.next(pieces).await {
+            Ok(bytes) => Ok(bytes.map(|bytes| self.give(bytes))),
             Err(ReadFault::Read(ReadError::Corrupt { index, blob })) => {
                 warn!(%blob, chunk = %index, "corrupt on disk; repairing from the swarm");
-                self.service.metrics().chunks_corrupt.inc();
                 self.count_repair().map(|()| None)
             }
             Err(ReadFault::Read(ReadError::Missing { .. })) => self.count_repair().map(|()| None),
@@ -166,12 +166,12 @@ impl Reading {
         let now = Instant::now();
         let service = self.service.clone();
         let (changes, count) = (blob.subscribe(), blob.count());
-        Watching { blob, changes, service, reader, since: now, progress: now, count }
+        Watching { blob, changes, service, reader, since: now, progress: now, count, pieces: None }
     }
 
     fn read_complete(&mut self) {
         let (store, digest) = (self.service.store().clone(), self.wanted.digest);
-        self.from = From::Disk(Next::Open(Box::new(move || store.reader(&digest))));
+        self.from = From::Disk(Pieces::new(move || store.reader(&digest), self.range.clone()));
     }
 
     fn count_repair(&mut self) -> Result<(), ReadFailure> {
@@ -206,21 +206,27 @@ impl Reading {
             Phase::Failed(failure) => return Err(failed(&failure)),
             Phase::Fetching => {}
         }
-        let Some(range) = streamable(&blob, &watching, &self.range) else {
-            watching.wait().await?;
-            self.from = From::Download(watching);
-            return Ok(None);
+        let mut pieces = match watching.pieces.take() {
+            Some(pieces) => pieces,
+            None => {
+                let Some(range) = streamable(&blob, &watching, &self.range) else {
+                    watching.wait().await?;
+                    self.from = From::Download(watching);
+                    return Ok(None);
+                };
+                self.source = blob.first_source().unwrap_or(Source::Local);
+                let (store, swarm, repair) = (self.service.store().clone(), blob.swarm(), blob.is_repair());
+                let open = move || match repair {
+                    true => store.reader(&swarm.digest),
+                    false => store.partial_reader(&swarm),
+                };
+                Pieces::new(open, range)
+            }
         };
-        self.source = blob.first_source().unwrap_or(Source::Local);
-        let (store, swarm, repair) = (self.service.store().clone(), blob.swarm(), blob.is_repair());
-        let open = move || match repair {
-            true => store.reader(&swarm.digest),
-            false => store.partial_reader(&swarm),
-        };
-        // What follows may be of another round by then: it is not read on from here.
-        let Some((piece, _)) = self.read(Next::Open(Box::new(open)), range).await? else { return Ok(None) };
+        let Some(piece) = self.read(&mut pieces).await? else { return Ok(None) };
         self.given_round = Some(round);
         watching.progress = Instant::now();
+        watching.pieces = (!pieces.is_over()).then_some(pieces);
         self.from = From::Download(watching);
         Ok(Some(piece))
     }

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use shoal_proto::{ChunkIndex, Keypair, NodeId, SwarmId};
-use shoal_store::{BlobName, IndexFact, Loss, ReadError, Store, StoreError};
+use shoal_store::{BlobName, IndexFact, Loss, Store, StoreError};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -98,9 +98,6 @@ impl Work {
             }
             Err(IndexError::Stopping) => {}
             Err(error) => {
-                if let IndexError::Read(error) = &error {
-                    self.count(error);
-                }
                 warn!(layer = %layer.digest, %error, "no index for now");
             }
         }
@@ -110,14 +107,7 @@ impl Work {
     fn is_layer(&self, blob: &SwarmId) -> bool {
         let reader = self.builder.store.look_at(&blob.digest);
         let first = reader.and_then(|mut reader| reader.read_block(ChunkIndex(0), 0));
-        first.inspect_err(|error| self.count(error)).is_ok_and(|bytes| looks_like_layer(bytes.get()))
-    }
-
-    /// Who reads first what changed on disk finds out for all.
-    fn count(&self, error: &ReadError) {
-        if matches!(error, ReadError::Corrupt { .. }) {
-            self.metrics.chunks_corrupt.inc();
-        }
+        first.is_ok_and(|bytes| looks_like_layer(bytes.get()))
     }
 }
 

@@ -15,7 +15,7 @@ mod write;
 pub(crate) use driver::{Driver, DriverParts};
 pub(crate) use inbox::{Inbox, Input, Joining, Restored, SwarmHandle};
 pub(crate) use restore::{complete_proof, restore, watch_losses};
-pub(crate) use serve::SwarmServer;
+pub(crate) use serve::{SwarmServer, open};
 pub(crate) use tracker_link::{TrackerLink, TrackerQueries, TrackerSource};
 pub(crate) use unreachable::Unreachable;
 pub(crate) use write::WriteTo;

@@ -3,20 +3,17 @@
 use std::io;
 use std::ops::Range;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
-use shoal_proto::NodeId;
+use futures_util::{FutureExt, StreamExt, stream};
 use shoal_proto::message::ChunkRequest;
+use shoal_proto::{NodeId, SwarmId};
 use shoal_store::{ReadError, Reader, Store};
 use shoal_swarm::peer::Admission;
 use shoal_transport::{ChunkServer, Served};
 use tracing::debug;
 
 use super::SwarmHandle;
-use super::inbox::Slot;
-use crate::blobs::{BlockBudget, Body, Next, ReadFault};
-use crate::metrics::Metrics;
+use crate::blobs::{BlockBudget, Pieces, ReadFault};
 
 /// Pieces of a chunk that may be in memory: a chunk of the largest size, since on a long line they stay until the
 /// neighbour has acknowledged them. Upload slots bound how many chunks there are.
@@ -28,7 +25,6 @@ pub(crate) struct SwarmServer {
     pub store: Store,
     pub swarm: SwarmHandle,
     pub budget: BlockBudget,
-    pub metrics: Metrics,
 }
 
 impl ChunkServer for SwarmServer {
@@ -45,23 +41,37 @@ impl SwarmServer {
             _ => return Served::NotHeld,
         };
         let Some(range) = chunk_range(&request) else { return Served::NotHeld };
-        let Ok(len) = u32::try_from(range.end - range.start) else { return Served::NotHeld };
         let (store, swarm) = (self.store.clone(), request.swarm.clone());
-        let body = self.budget.body(PIECES);
-        let open = Next::Open(Box::new(move || open(&store, &swarm)));
-        match body.read(open, range.clone()).await {
-            Ok((first, next)) => {
-                let rest = range.start + first.len() as u64..range.end;
-                let sending = Sending { body, next, rest, metrics: self.metrics, _slot: slot };
-                let first = futures_util::stream::once(std::future::ready(Ok(first)));
-                Served::Sending { len, body: first.chain(sending.pieces()).boxed() }
-            }
-            Err(fault) => {
-                debug!(digest = %request.swarm.digest, chunk = %request.index, error = %fault, "not served");
-                count(&self.metrics, &fault);
-                Served::NotHeld
-            }
-        }
+        let sent = self.send(move || open(&store, &swarm), range, PIECES, slot).await;
+        sent.unwrap_or_else(|error| {
+            debug!(digest = %request.swarm.digest, chunk = %request.index, %error, "not served");
+            Served::NotHeld
+        })
+    }
+
+    /// Sends `range` of what `open`, which may block, opens; an error where nothing of it can be read. Keeps
+    /// `place` until the last byte went out.
+    pub(crate) async fn send<P: Send + 'static>(
+        &self,
+        open: impl FnOnce() -> Result<Reader, ReadError> + Send + 'static,
+        range: Range<u64>,
+        pieces: u16,
+        place: P,
+    ) -> Result<Served, ReadFault> {
+        let len = match u32::try_from(range.end.saturating_sub(range.start)) {
+            Ok(len) if len > 0 => len,
+            _ => return Ok(Served::NotHeld),
+        };
+        let body = self.budget.body(pieces);
+        let mut pieces = Pieces::new(open, range);
+        // The first piece tells whether there is anything to announce.
+        let first = body.next(&mut pieces).await?;
+        let rest = stream::try_unfold((body, pieces, place), |(body, mut pieces, place)| async move {
+            // The neighbour sees the stream end early, and asks elsewhere.
+            let piece = body.next(&mut pieces).await.map_err(io::Error::other)?;
+            Ok(piece.map(|piece| (piece, (body, pieces, place))))
+        });
+        Ok(Served::Sending { len, body: stream::iter(first.map(Ok)).chain(rest).boxed() })
     }
 }
 
@@ -71,46 +81,10 @@ fn chunk_range(request: &ChunkRequest) -> Option<Range<u64>> {
     (request.index.0 < layout.count()).then(|| layout.range(request.index))
 }
 
-fn count(metrics: &Metrics, fault: &ReadFault) {
-    if matches!(fault, ReadFault::Read(ReadError::Corrupt { .. })) {
-        metrics.chunks_corrupt.inc();
-    }
-}
-
-/// A complete blob serves every swarm of its digest.
-fn open(store: &Store, swarm: &shoal_proto::SwarmId) -> Result<Reader, ReadError> {
+/// What a member may read of a blob: a complete one serves every swarm of its digest.
+pub(crate) fn open(store: &Store, swarm: &SwarmId) -> Result<Reader, ReadError> {
     match store.reader(&swarm.digest) {
         Ok(reader) if reader.layout().size() == swarm.size => Ok(reader),
         _ => store.partial_reader(swarm),
-    }
-}
-
-/// What is left of a chunk on its way to a neighbour.
-struct Sending {
-    body: Body,
-    next: Next,
-    rest: Range<u64>,
-    metrics: Metrics,
-    _slot: Slot,
-}
-
-impl Sending {
-    fn pieces(self) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
-        futures_util::stream::try_unfold(self, |mut sending| async move {
-            if sending.rest.is_empty() {
-                return Ok(None);
-            }
-            match sending.body.read(sending.next, sending.rest.clone()).await {
-                Ok((bytes, next)) => {
-                    sending.rest.start += bytes.len() as u64;
-                    Ok(Some((bytes, Self { next, ..sending })))
-                }
-                // The neighbour sees the stream end early, and asks elsewhere.
-                Err(fault) => {
-                    count(&sending.metrics, &fault);
-                    Err(io::Error::other(fault))
-                }
-            }
-        })
     }
 }
