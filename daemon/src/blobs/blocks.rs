@@ -110,7 +110,8 @@ impl Pieces {
 }
 
 impl Body {
-    /// The next piece, verified; `None` at the range's end. After an error there are no more.
+    /// The next piece, verified; `None` at the range's end. After an error, or if this was not awaited to its end,
+    /// there are no more.
     pub(crate) async fn next(&self, pieces: &mut Pieces) -> Result<Option<Bytes>, ReadFault> {
         while !pieces.rest.is_empty() {
             pieces.from = match std::mem::replace(&mut pieces.from, From::Failed) {
@@ -177,4 +178,138 @@ pub(crate) enum ReadFault {
 fn first_block(range: Range<u64>) -> Range<u64> {
     let boundary = (range.start / BLOCK_SIZE + 1) * BLOCK_SIZE;
     range.start..range.end.min(boundary)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+    use futures_util::FutureExt;
+    use shoal_proto::{Algorithm, SwarmId, VerifiedChunk};
+    use shoal_store::{ContentHasher, Store, StoreConfig};
+    use tempfile::TempDir;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+
+    struct Scene {
+        _folder: TempDir,
+        store: Store,
+        swarm: SwarmId,
+        content: Bytes,
+    }
+
+    /// A store with a blob of four chunks and a bit.
+    fn scene() -> Scene {
+        let content: Vec<u8> = (0..(4 << 20) + 5_u32).map(|i| (i >> 9).to_le_bytes()[0]).collect();
+        let content = Bytes::from(content);
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreConfig { reserve_bytes: 0, ..StoreConfig::new(folder.path()) }).unwrap();
+        let swarm = SwarmId {
+            digest: ContentHasher::digest(Algorithm::Sha256, &content),
+            size: content.len() as u64,
+            origin: "registry.test".parse().unwrap(),
+            round: 0,
+        };
+        let layout = swarm.layout().unwrap();
+        let _partial = store.begin(&swarm).unwrap();
+        for index in layout.chunks_of(&(0..swarm.size)).map(shoal_proto::ChunkIndex) {
+            let range = layout.range(index);
+            let bytes = content.slice(range.start as usize..range.end as usize);
+            let chunk = VerifiedChunk::from_origin(&layout, index, bytes).unwrap();
+            store.write_chunk(&swarm, chunk, b"").unwrap();
+        }
+        store.finish(&swarm, |_| Vec::new()).unwrap();
+        Scene { _folder: folder, store, swarm, content }
+    }
+
+    impl Scene {
+        fn pieces(&self, range: Range<u64>) -> Pieces {
+            let (store, digest) = (self.store.clone(), self.swarm.digest);
+            Pieces::new(move || store.reader(&digest), range)
+        }
+
+        fn whole(&self) -> Pieces {
+            self.pieces(0..self.swarm.size)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_range_comes_in_order_and_then_there_is_no_more() {
+        let (scene, budget) = (scene(), BlockBudget::new(64 << 20));
+        for range in [0..scene.swarm.size, 1_000_000..1_100_000, 7..8, 5..5] {
+            let body = budget.body(PIECES);
+            let mut pieces = scene.pieces(range.clone());
+            let mut all = Vec::new();
+            while let Some(piece) = body.next(&mut pieces).await.unwrap() {
+                all.extend_from_slice(&piece);
+            }
+            assert!(all == scene.content[range.start as usize..range.end as usize], "{range:?}");
+            assert!(body.next(&mut pieces).await.unwrap().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_keeps_pieces_gets_no_more_until_one_is_dropped() {
+        let (scene, budget) = (scene(), BlockBudget::new(64 << 20));
+        let (body, mut pieces) = (budget.body(PIECES), scene.whole());
+        let mut kept = Vec::new();
+        for _ in 0..PIECES {
+            kept.push(body.next(&mut pieces).await.unwrap().unwrap());
+        }
+        assert_eq!(body.places.available_permits(), 0);
+        let mut next = Box::pin(body.next(&mut pieces));
+        assert!(next.as_mut().now_or_never().is_none(), "too many are kept");
+        kept.pop();
+        assert!(next.await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn among_many_bodies_each_has_one_block_at_a_time() {
+        let (scene, budget) = (scene(), BlockBudget::new(0));
+        let (one, other) = (budget.body(PIECES), budget.body(PIECES));
+        let mut pieces = scene.whole();
+        let first = one.next(&mut pieces).await.unwrap().unwrap();
+        assert_eq!(first.len() as u64, BLOCK_SIZE);
+        let mut next = Box::pin(one.next(&mut pieces));
+        for _ in 0..100 {
+            assert!(next.as_mut().now_or_never().is_none(), "one block is kept");
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+        }
+        drop(first);
+        assert_eq!(next.await.unwrap().unwrap().len() as u64, BLOCK_SIZE);
+        drop(other);
+        let mut longest = 0;
+        while let Some(piece) = one.next(&mut pieces).await.unwrap() {
+            longest = longest.max(piece.len() as u64);
+        }
+        assert_eq!(longest, PIECE, "alone again, it reads ahead in long pieces");
+    }
+
+    #[test]
+    fn a_body_that_is_dropped_leaves_no_thread() {
+        let (scene, budget) = (scene(), BlockBudget::new(64 << 20));
+        let runtime = Runtime::new().unwrap();
+        let kept = runtime.block_on(async {
+            let (body, mut pieces) = (budget.body(PIECES), scene.whole());
+            let mut kept = Vec::new();
+            for _ in 0..PIECES {
+                kept.push(body.next(&mut pieces).await.unwrap().unwrap());
+            }
+            kept
+        });
+        // This waits for all of its threads, and the pieces are still kept.
+        drop(runtime);
+        drop(kept);
+    }
+
+    #[tokio::test]
+    async fn an_error_comes_after_what_could_be_read() {
+        let (scene, budget) = (scene(), BlockBudget::new(64 << 20));
+        let body = budget.body(PIECES);
+        let mut pieces = scene.pieces(scene.swarm.size - 5..scene.swarm.size + 5);
+        assert_eq!(body.next(&mut pieces).await.unwrap().unwrap().len(), 5);
+        let error = body.next(&mut pieces).await.unwrap_err();
+        assert!(matches!(error, ReadFault::Read(ReadError::PastEnd { .. })), "{error}");
+        assert!(body.next(&mut pieces).await.is_err(), "and nothing more");
+    }
 }
