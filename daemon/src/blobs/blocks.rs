@@ -2,44 +2,36 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use shoal_proto::BLOCK_SIZE;
 use shoal_store::{READ_BLOCKS, ReadError, Reader};
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 /// Pieces that a body may have in memory: one that is being sent, one that waits, one that is being read.
 pub(crate) const PIECES: u16 = 3;
+/// Pieces that are read before anybody asks for them.
+const AHEAD: usize = 2;
 /// Bytes of a piece.
 const PIECE: u64 = BLOCK_SIZE * READ_BLOCKS as u64;
 
-/// Memory for bodies that are being sent. As long as there are few of them each reads ahead in long pieces on a
-/// thread of its own, so that disk, hash and socket overlap; when there are many, each has one block at a time.
+/// Memory for bodies that are being sent. As long as it lasts they read ahead in long pieces, so that disk, hash and
+/// socket overlap; who gets none of it has one block at a time, which comes on top.
 #[derive(Clone, Debug)]
-pub(crate) struct BlockBudget {
-    bodies: Arc<AtomicUsize>,
-    /// As many bodies may read ahead.
-    few: usize,
-}
+pub(crate) struct BlockBudget(Arc<Semaphore>);
 
 impl BlockBudget {
-    /// A budget of so many bytes for what is read ahead; one block for each body comes on top.
+    /// A budget of so many bytes.
     pub(crate) fn new(bytes: u64) -> Self {
-        let few = usize::try_from(bytes / (PIECE * u64::from(PIECES))).unwrap_or(1).max(1);
-        Self { bodies: Arc::default(), few }
+        let pieces = usize::try_from(bytes / PIECE).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Semaphore::new(pieces)))
     }
 
     /// A body, of which at most so many pieces are in memory.
     pub(crate) fn body(&self, pieces: u16) -> Body {
-        self.bodies.fetch_add(1, Ordering::Relaxed);
         Body { budget: self.clone(), pieces, places: Arc::new(Semaphore::new(pieces.into())) }
-    }
-
-    fn allows_reading_ahead(&self) -> bool {
-        self.bodies.load(Ordering::Relaxed) <= self.few
     }
 }
 
@@ -52,40 +44,44 @@ pub(crate) struct Body {
     places: Arc<Semaphore>,
 }
 
-impl Drop for Body {
-    fn drop(&mut self) {
-        // A run that waits for a place ends.
-        self.places.close();
-        self.budget.bodies.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 type Opening = Box<dyn FnOnce() -> Result<Reader, ReadError> + Send>;
 
 /// A range of a blob on its way from the disk. Dropping it ends the reading.
 pub(crate) struct Pieces {
+    /// What was not taken yet, and what of that nobody reads yet.
     rest: Range<u64>,
+    unread: Range<u64>,
     from: From,
+    sender: mpsc::Sender<Bytes>,
+    ready: mpsc::Receiver<Bytes>,
 }
 
 enum From {
     /// Nothing is being read: opens what comes next. May block.
     Closed(Opening),
-    Running(Running),
-    Failed,
+    Running(JoinHandle<Run>),
+    Failed(Option<ReadFault>),
 }
 
-/// A thread that reads.
-struct Running {
-    pieces: mpsc::Receiver<Bytes>,
-    /// Gives its reader back when it stops before the range's end.
-    task: JoinHandle<Result<Reader, ReadError>>,
+/// Reads piece after piece into the channel, until somebody would have to be waited for: there are few threads for
+/// all that blocks, and a client may be as slow as it likes.
+struct Run {
+    reader: Result<Reader, ReadError>,
+    unread: Range<u64>,
+}
+
+/// The right to have a piece in memory.
+struct Place {
+    #[expect(dead_code, reason = "held until the piece is dropped")]
+    own: OwnedSemaphorePermit,
+    /// `None` for a single block.
+    budget: Option<OwnedSemaphorePermit>,
 }
 
 /// Bytes, and the place that they take in memory.
 struct Held {
     bytes: Bytes,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl AsRef<[u8]> for Held {
@@ -100,68 +96,112 @@ impl Pieces {
         open: impl FnOnce() -> Result<Reader, ReadError> + Send + 'static,
         range: Range<u64>,
     ) -> Self {
-        Self { rest: range, from: From::Closed(Box::new(open)) }
+        let (sender, ready) = mpsc::channel(AHEAD);
+        Self { rest: range.clone(), unread: range, from: From::Closed(Box::new(open)), sender, ready }
     }
 
     /// Whether all of it was taken.
     pub(crate) fn is_over(&self) -> bool {
         self.rest.is_empty()
     }
+
+    /// A run has ended.
+    fn ended(&mut self, run: Option<Run>) {
+        self.from = match run {
+            Some(Run { reader: Ok(reader), unread }) => {
+                self.unread = unread;
+                From::Closed(Box::new(|| Ok(reader)))
+            }
+            Some(Run { reader: Err(error), .. }) => From::Failed(Some(error.into())),
+            None => From::Failed(None),
+        };
+    }
 }
 
 impl Body {
-    /// The next piece, verified; `None` at the range's end. After an error, or if this was not awaited to its end,
-    /// there are no more.
+    /// The next piece, verified; `None` at the range's end. After an error there are no more.
     pub(crate) async fn next(&self, pieces: &mut Pieces) -> Result<Option<Bytes>, ReadFault> {
-        while !pieces.rest.is_empty() {
-            pieces.from = match std::mem::replace(&mut pieces.from, From::Failed) {
-                From::Closed(open) => From::Running(self.run(open, pieces.rest.clone()).await?),
-                From::Running(mut running) => match running.pieces.recv().await {
-                    Some(piece) => {
-                        pieces.rest.start += piece.len() as u64;
-                        pieces.from = From::Running(running);
-                        return Ok(Some(piece));
-                    }
-                    None => {
-                        let reader = running.task.await.map_err(|_| ReadFault::Stopping)??;
-                        From::Closed(Box::new(|| Ok(reader)))
+        while !pieces.is_over() {
+            if let From::Running(run) = &mut pieces.from
+                && let Some(ended) = run.now_or_never()
+            {
+                pieces.ended(ended.ok());
+            }
+            // Goes on reading while what is ready is being sent.
+            if matches!(pieces.from, From::Closed(_))
+                && !pieces.unread.is_empty()
+                && let Some(place) = long_place(&self.budget, &self.places)
+            {
+                pieces.begin(&self.budget, &self.places, place);
+            }
+            let ready = match &mut pieces.from {
+                From::Running(run) => tokio::select! {
+                    biased;
+                    piece = pieces.ready.recv() => piece,
+                    ended = run => {
+                        pieces.ended(ended.ok());
+                        None
                     }
                 },
-                From::Failed => return Err(ReadFault::Stopping),
+                _ => pieces.ready.try_recv().ok(),
             };
+            if let Some(piece) = ready {
+                pieces.rest.start += piece.len() as u64;
+                return Ok(Some(piece));
+            }
+            match &mut pieces.from {
+                // What it read before it ended is ready.
+                _ if !pieces.ready.is_empty() => {}
+                From::Closed(_) => {
+                    let place = self.place().await?;
+                    pieces.begin(&self.budget, &self.places, place);
+                }
+                From::Running(_) => {}
+                From::Failed(error) => return Err(error.take().unwrap_or(ReadFault::Stopping)),
+            }
         }
         Ok(None)
     }
 
-    /// Begins to read once there is a place for the first piece.
-    async fn run(&self, open: Opening, range: Range<u64>) -> Result<Running, ReadFault> {
-        let ahead = self.budget.allows_reading_ahead();
-        // Among many bodies, what this one read before must have gone.
-        let wanted = if ahead { 1 } else { self.pieces.into() };
-        let place = self.places.clone().acquire_many_owned(wanted).await;
-        let mut place = place.map_err(|_| ReadFault::Stopping)?;
-        let (budget, places) = (self.budget.clone(), self.places.clone());
-        let runtime = Handle::current();
-        // One piece waits to be taken while the next one is read.
-        let (to, pieces) = mpsc::channel(1);
-        let task = tokio::task::spawn_blocking(move || {
-            let (mut reader, mut rest) = (open()?, range);
-            loop {
-                let next =
-                    if budget.allows_reading_ahead() { rest.clone() } else { first_block(rest.clone()) };
-                let bytes = reader.read(next)?.into_inner();
-                rest.start += bytes.len() as u64;
-                let piece = Bytes::from_owner(Held { bytes, _place: place });
-                if to.blocking_send(piece).is_err() || rest.is_empty() || !budget.allows_reading_ahead() {
-                    return Ok(reader);
+    /// A place for a piece; for a block where the budget is used up, once all that this body had is gone.
+    async fn place(&self) -> Result<Place, ReadFault> {
+        let stopping = |_| ReadFault::Stopping;
+        let own = self.places.clone().acquire_owned().await.map_err(stopping)?;
+        if let Ok(budget) = self.budget.0.clone().try_acquire_owned() {
+            return Ok(Place { own, budget: Some(budget) });
+        }
+        drop(own);
+        let own = self.places.clone().acquire_many_owned(self.pieces.into()).await.map_err(stopping)?;
+        Ok(Place { own, budget: None })
+    }
+}
+
+fn long_place(budget: &BlockBudget, places: &Arc<Semaphore>) -> Option<Place> {
+    let own = places.clone().try_acquire_owned().ok()?;
+    let budget = budget.0.clone().try_acquire_owned().ok()?;
+    Some(Place { own, budget: Some(budget) })
+}
+
+impl Pieces {
+    fn begin(&mut self, budget: &BlockBudget, places: &Arc<Semaphore>, place: Place) {
+        let From::Closed(open) = std::mem::replace(&mut self.from, From::Failed(None)) else { return };
+        let (budget, places) = (budget.clone(), places.clone());
+        let (to, mut unread) = (self.sender.clone(), self.unread.clone());
+        self.from = From::Running(tokio::task::spawn_blocking(move || {
+            let reader = open().and_then(|mut reader| {
+                let mut place = Some(place);
+                while let (Some(held), Ok(slot)) = (place.take(), to.try_reserve()) {
+                    let next =
+                        if held.budget.is_some() { unread.clone() } else { first_block(unread.clone()) };
+                    let bytes = reader.read(next)?.into_inner();
+                    unread.start += bytes.len() as u64;
+                    slot.send(Bytes::from_owner(Held { bytes, _place: held }));
+                    place = if unread.is_empty() { None } else { long_place(&budget, &places) };
                 }
-                place = match runtime.block_on(places.clone().acquire_owned()) {
-                    Ok(place) => place,
-                    Err(_) => return Ok(reader),
-                };
-            }
-        });
-        Ok(Running { pieces, task })
+                Ok(reader)
+            });
+            Run { reader, unread }
+        }));
     }
 }
 
@@ -182,12 +222,18 @@ fn first_block(range: Range<u64>) -> Range<u64> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
-    use futures_util::FutureExt;
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation
+    )]
+    use std::time::Duration;
+
     use shoal_proto::{Algorithm, SwarmId, VerifiedChunk};
     use shoal_store::{ContentHasher, Store, StoreConfig};
     use tempfile::TempDir;
-    use tokio::runtime::Runtime;
+    use tokio::runtime::Builder;
 
     use super::*;
 
@@ -264,42 +310,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn among_many_bodies_each_has_one_block_at_a_time() {
-        let (scene, budget) = (scene(), BlockBudget::new(0));
-        let (one, other) = (budget.body(PIECES), budget.body(PIECES));
-        let mut pieces = scene.whole();
-        let first = one.next(&mut pieces).await.unwrap().unwrap();
+    async fn where_memory_is_used_up_a_body_has_one_block_at_a_time() {
+        let (scene, budget) = (scene(), BlockBudget::new(PIECE));
+        let other = budget.body(PIECES);
+        let all_there_is = other.next(&mut scene.whole()).await.unwrap();
+        let (body, mut pieces) = (budget.body(PIECES), scene.whole());
+        let first = body.next(&mut pieces).await.unwrap().unwrap();
         assert_eq!(first.len() as u64, BLOCK_SIZE);
-        let mut next = Box::pin(one.next(&mut pieces));
+        let mut next = Box::pin(body.next(&mut pieces));
         for _ in 0..100 {
             assert!(next.as_mut().now_or_never().is_none(), "one block is kept");
             tokio::task::spawn_blocking(|| ()).await.unwrap();
         }
         drop(first);
         assert_eq!(next.await.unwrap().unwrap().len() as u64, BLOCK_SIZE);
-        drop(other);
+        drop(all_there_is);
         let mut longest = 0;
-        while let Some(piece) = one.next(&mut pieces).await.unwrap() {
+        while let Some(piece) = body.next(&mut pieces).await.unwrap() {
             longest = longest.max(piece.len() as u64);
         }
-        assert_eq!(longest, PIECE, "alone again, it reads ahead in long pieces");
+        assert_eq!(longest, PIECE, "what is free again is used");
     }
 
+    /// All that blocks shares few threads.
     #[test]
-    fn a_body_that_is_dropped_leaves_no_thread() {
+    fn bodies_that_nobody_reads_on_hold_no_thread() {
         let (scene, budget) = (scene(), BlockBudget::new(64 << 20));
-        let runtime = Runtime::new().unwrap();
-        let kept = runtime.block_on(async {
-            let (body, mut pieces) = (budget.body(PIECES), scene.whole());
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_time().build().unwrap();
+        runtime.block_on(async {
             let mut kept = Vec::new();
-            for _ in 0..PIECES {
-                kept.push(body.next(&mut pieces).await.unwrap().unwrap());
+            for _ in 0..5 {
+                let (body, mut pieces) = (budget.body(PIECES), scene.whole());
+                kept.push((body.next(&mut pieces).await.unwrap(), body, pieces));
             }
-            kept
+            let read = async {
+                let (body, mut pieces) = (budget.body(PIECES), scene.whole());
+                while body.next(&mut pieces).await.unwrap().is_some() {}
+            };
+            tokio::time::timeout(Duration::from_secs(60), read).await.expect("no thread is left");
         });
-        // This waits for all of its threads, and the pieces are still kept.
-        drop(runtime);
-        drop(kept);
     }
 
     #[tokio::test]
