@@ -32,7 +32,11 @@ pub(crate) fn run(arguments: StatusArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let status: NodeStatus = serde_json::from_str(&text).with_context(|| {
-        format!("{} is not the admin address of a daemon of this version", arguments.admin)
+        format!(
+            "{} is not the admin address of a daemon of this version (a scheduler's, perhaps); a daemon's is by \
+             default 127.0.0.1:5105",
+            arguments.admin
+        )
     })?;
     line(shown(&status).trim_end())?;
     Ok(ExitCode::SUCCESS)

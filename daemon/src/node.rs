@@ -269,14 +269,19 @@ impl Node {
 
     /// Returns when a part of the node has ended that never should: it panicked, and the rest is of no use.
     pub async fn failed(&mut self) {
-        let (_ended, _, _) = futures_util::future::select_all(&mut self.tasks).await;
+        tokio::select! {
+            _ = futures_util::future::select_all(&mut self.tasks) => {}
+            _ = &mut self.mirror => {}
+        }
     }
 
     /// Stops: no new requests, responses in flight may end within the configured time, uploads shortly after; then
     /// what was written last is made durable.
     pub async fn stop(self) {
         self.stop.cancel();
-        if let Err(error) = self.mirror.await {
+        if !self.mirror.is_finished()
+            && let Err(error) = self.mirror.await
+        {
             warn!(%error, "the mirror ended badly");
         }
         self.bulk.close(DRAIN_UPLOADS).await;

@@ -136,8 +136,7 @@ impl HttpClient {
                 .header(http::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(ask.form.clone());
         }
-        let port = url.port_or_known_default().unwrap_or_default();
-        let host = format!("{}:{port}", url.host_str().unwrap_or_default());
+        let host = host_and_port(url);
         if !self.outages.may_try(&host, Instant::now()) {
             return Err(Failure::Unreachable { reason: format!("{host} did not take a connection lately") });
         }
@@ -150,7 +149,7 @@ impl HttpClient {
             }
             Err(_) => {}
         }
-        sent.map_err(failure)
+        sent.map_err(|error| failure(&host, error))
     }
 }
 
@@ -170,7 +169,8 @@ impl Answer {
 
     /// The next piece of the body; `None` at its end.
     pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, Failure> {
-        let piece = self.response.chunk().await.map_err(failure)?;
+        let piece = self.response.chunk().await;
+        let piece = piece.map_err(|error| failure(&host_and_port(self.response.url()), error))?;
         self.counters.count_received(piece.as_ref().map_or(0, Bytes::len));
         Ok(piece)
     }
@@ -214,7 +214,12 @@ impl Answer {
     }
 }
 
-fn failure(error: reqwest::Error) -> Failure {
+fn host_and_port(url: &Url) -> String {
+    let port = url.port_or_known_default().unwrap_or_default();
+    format!("{}:{port}", url.host_str().unwrap_or_default())
+}
+
+fn failure(host: &str, error: reqwest::Error) -> Failure {
     // URLs of storage carry signatures: they must not reach a log.
     let error = error.without_url();
     let mut cause = error.source();
@@ -226,7 +231,7 @@ fn failure(error: reqwest::Error) -> Failure {
     }
     let reason = chain_text(&error);
     let hint = if speaks_no_tls(&error) { NO_TLS } else { "" };
-    Failure::Unreachable { reason: format!("{reason}{hint}") }
+    Failure::Unreachable { reason: format!("{host}: {reason}{hint}") }
 }
 
 const NO_TLS: &str = "; it does not speak TLS: if it is a plain-HTTP registry, set plain_http = true in its table of \

@@ -26,8 +26,8 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
-// As large as a manifest may be anywhere.
-const MAX_INDEX: u64 = 4 << 20;
+// Of `index.json` and of manifests: more than any client takes.
+const MAX_INDEX: u64 = 8 << 20;
 
 // Indexes within indexes, and indexes in all, that are looked into for a name: layouts have one or two.
 const MAX_DEPTH: usize = 3;

@@ -67,7 +67,9 @@ impl Registry {
         {
             return Err(Failure::wrong_digest(*want, got));
         }
-        Ok(ManifestHead { digest, size: answer.content_length(), media_type: media_type(answer.headers()) })
+        // Some servers say 0 of every HEAD; nothing is no manifest.
+        let size = answer.content_length().filter(|size| *size > 0);
+        Ok(ManifestHead { digest, size, media_type: media_type(answer.headers()) })
     }
 
     pub(crate) async fn get_manifest(
@@ -104,15 +106,15 @@ impl Registry {
     ) -> Result<u64, Failure> {
         let mut ask = self.ask(repository, &format!("blobs/{digest}"));
         ask.method = Method::HEAD;
-        match self.send(repository, &ask, who).await {
-            Ok(answer) if answer.content_length().is_some() => {
-                answer.content_length().ok_or(Failure::Malformed("a blob without a length"))
-            }
+        let told = match self.send(repository, &ask, who).await {
+            Ok(answer) => answer.content_length().filter(|size| digest.fits_size(*size)),
             // Some storage signs redirects for GET alone, and some registries know no HEAD of a blob.
-            Ok(_) | Err(Failure::Forbidden | Failure::Status { .. }) => {
-                self.size_by_range(repository, digest, who).await
-            }
-            Err(failure) => Err(failure),
+            Err(Failure::Forbidden | Failure::Status { .. }) => None,
+            Err(failure) => return Err(failure),
+        };
+        match told {
+            Some(size) => Ok(size),
+            None => self.size_by_range(repository, digest, who).await,
         }
     }
 
@@ -129,7 +131,8 @@ impl Registry {
             StatusCode::PARTIAL_CONTENT => content_range(answer.headers()).and_then(|range| range.size),
             _ => answer.content_length(),
         };
-        size.ok_or(Failure::Malformed("a blob without a length"))
+        size.filter(|size| digest.fits_size(*size))
+            .ok_or(Failure::Malformed("a blob without a length that its digest can have"))
     }
 
     /// Asks for `blob` from byte `start` up to, not including, `end`; for all of it without a `Range`.

@@ -29,6 +29,11 @@ impl Algorithm {
     }
 }
 
+/// FIPS 180-4's functions of the empty message.
+const SHA256_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const SHA512_OF_NOTHING: &str = "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+                                 47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
+
 /// The digest of a blob or manifest: `sha256:<64 hex>` or `sha512:<128 hex>`, lower case.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
@@ -69,6 +74,15 @@ impl Digest {
     /// The hash itself: 32 or 64 bytes.
     pub fn hash(&self) -> &[u8] {
         self.hash.get(..self.algorithm.hash_len()).unwrap_or_default()
+    }
+
+    /// Whether content of this many bytes can have this digest: only nothing has the digest of nothing.
+    pub fn fits_size(&self, size: u64) -> bool {
+        let nothing = match self.algorithm {
+            Algorithm::Sha256 => SHA256_OF_NOTHING,
+            Algorithm::Sha512 => SHA512_OF_NOTHING,
+        };
+        (size == 0) == (self.hex() == nothing)
     }
 
     /// The hash in lower-case hexadecimal, without the algorithm.
@@ -112,6 +126,16 @@ impl fmt::Debug for Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_nothing_has_the_digest_of_nothing() {
+        for nothing in [format!("sha256:{SHA256_OF_NOTHING}"), format!("sha512:{SHA512_OF_NOTHING}")] {
+            let nothing: Digest = nothing.parse().unwrap();
+            assert!(nothing.fits_size(0) && !nothing.fits_size(1), "{nothing}");
+        }
+        let other = Digest::sha256([7; 32]);
+        assert!(other.fits_size(1) && !other.fits_size(0));
+    }
 
     #[test]
     fn both_algorithms_round_trip() {

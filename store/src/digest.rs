@@ -1,4 +1,4 @@
-//! The one place where content digests (SHA-256, SHA-512) are computed.
+//! Content digests (SHA-256, SHA-512) of what is long, by the fastest way on this processor.
 
 use shoal_proto::{Algorithm, Digest};
 

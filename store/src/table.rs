@@ -122,7 +122,10 @@ impl Inner {
 impl Drop for InUse {
     fn drop(&mut self) {
         let mut table = lock(&self.store.table);
-        self.blob.users.fetch_sub(1, Ordering::Relaxed);
+        if self.blob.users.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // Nobody goes on with it for now: what is kept for its digest is others' to use.
+            lock(&self.blob.state).recent.clear();
+        }
         if !self.counts {
             return;
         }

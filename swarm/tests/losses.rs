@@ -3,6 +3,9 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod world;
+use shoal_proto::ChunkIndex;
+use shoal_proto::message::Held;
+use shoal_swarm::peer::PeerEvent;
 use world::*;
 
 #[test]
@@ -72,4 +75,24 @@ fn a_neighbour_that_stalls_delays_little() {
     let took = World::at_secs(world.run_until_complete(&swarm, secs(60))) - World::at_secs(start);
     assert!(took < 6.0, "took {took}");
     assert_eq!(world.egress(&swarm), 1.0);
+}
+
+#[test]
+fn a_chunk_that_a_whole_blob_loses_waits_for_somebody_who_wants_it() {
+    let mut world = World::new(18, 3);
+    world.run_for(ms(200));
+    let swarm = blob(1, 8 * MIB);
+    world.join_all(&swarm);
+    world.run_until_complete(&swarm, secs(30));
+    let lost = ChunkIndex(3);
+    let holds = |world: &World| world.nodes[0].machine.held(&swarm).unwrap().contains(lost);
+    world.feed(0, PeerEvent::Lost { swarm: swarm.clone(), chunks: vec![lost] });
+    world.run_for(secs(5));
+    assert!(!holds(&world), "nobody asked for it");
+    let held = Held::Some(world.nodes[0].machine.held(&swarm).unwrap().clone());
+    let join = PeerEvent::Join { swarm: swarm.clone(), held, proof: None, wants: true, may_lease: true };
+    world.feed(0, join);
+    world.run_for(secs(5));
+    assert!(holds(&world), "it is repaired");
+    assert!(world.egress(&swarm) <= 1.0, "its neighbours have it");
 }

@@ -30,6 +30,7 @@ impl Cluster {
             registries: Vec::new(),
             mirror: String::new(),
             toml: String::new(),
+            environment: Vec::new(),
             disk: None,
         }
     }
@@ -76,6 +77,7 @@ pub struct ClusterBuilder {
     registries: Vec<(String, String)>,
     mirror: String,
     toml: String,
+    environment: Vec<(String, String)>,
     disk: Option<u64>,
 }
 
@@ -113,6 +115,12 @@ impl ClusterBuilder {
     pub fn toml(mut self, toml: &str) -> Self {
         self.toml.push_str(toml);
         self.toml.push('\n');
+        self
+    }
+
+    /// A variable in the environment of every node.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -156,7 +164,9 @@ impl ClusterBuilder {
                 let zone = format!("zone{}", index % self.zones);
                 let rack = format!("rack{index}");
                 let place = (zone.as_str(), rack.as_str());
-                Node::prepare(&format!("node{index}"), place, dir.path(), &mirror, &shared)
+                let mut node = Node::prepare(&format!("node{index}"), place, dir.path(), &mirror, &shared);
+                node.set_environment(&self.environment);
+                node
             })
             .collect();
         let disk = |bytes| nodes.iter().map(|node| Tmpfs::mount(node.data_dir(), bytes)).collect();

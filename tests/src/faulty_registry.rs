@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -45,6 +45,8 @@ pub enum Fault {
     NoRange,
     /// Sends this many bytes in a second.
     Slow(u32),
+    /// Tells HEAD that there are no bytes, and answers GET well.
+    EmptyHead,
     /// Names another digest in `Docker-Content-Digest`.
     LyingHeader,
 }
@@ -85,7 +87,12 @@ pub struct FaultyRegistry {
 
 impl FaultyRegistry {
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on("127.0.0.1:0").await
+    }
+
+    /// Listens on this address.
+    pub async fn on(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Shared::default();
         let app = axum::Router::new().fallback(answer).with_state(shared.clone());
@@ -181,7 +188,12 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
         Some(Fault::Redirect(location)) => refusal(307, &[("location", &location)]),
         _ if path == "/v2/" => refusal(200, &[]),
         other => match content {
-            Some(content) => deliver(&shared, request.headers(), content, other),
+            Some(mut content) => {
+                if matches!(other, Some(Fault::EmptyHead)) && request.method() == Method::HEAD {
+                    content.bytes = Bytes::new();
+                }
+                deliver(&shared, request.headers(), content, other)
+            }
             None => refusal(404, &[]),
         },
     }

@@ -20,6 +20,7 @@ pub struct Service {
     config: PathBuf,
     log: PathBuf,
     admin: SocketAddr,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -30,13 +31,19 @@ impl Service {
         let config = folder.join(format!("{name}.toml"));
         std::fs::write(&config, format!("{toml}\n[admin]\nlisten = \"{admin}\"\n")).unwrap();
         let log = folder.join(format!("{name}.log"));
-        Self { role, name: name.to_owned(), config, log, admin, process: None }
+        Self { role, name: name.to_owned(), config, log, admin, environment: Vec::new(), process: None }
+    }
+
+    /// Variables that its processes get from now on.
+    pub(crate) fn set_environment(&mut self, environment: &[(String, String)]) {
+        self.environment = environment.to_vec();
     }
 
     /// Starts the process and waits until `/readyz` answers 200.
     pub async fn start(&mut self) {
         let mut shoal = command(&shoal_binary().display().to_string());
         shoal.arg(self.role).arg("--config").arg(&self.config);
+        shoal.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut process = Process::spawn(&self.name, shoal, &self.log);
         let deadline = Process::readiness_deadline();
         let (client, url) = (client(), format!("http://{}/readyz", self.admin));

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use reqwest::Method;
 use serde_json::Value;
 use shoal_tests::{Cluster, Fault, FaultyRegistry, Image, ImageBuilder, PullError, Puller};
@@ -191,6 +192,32 @@ async fn a_lying_digest_header_does_not_name_another_image() {
     scene.registry.fault("/manifests/v1", Fault::LyingHeader);
     let result = scene.puller().pull(REPOSITORY, "v1").await;
     assert!(result.as_ref().map_or(true, |pulled| pulled.digest == scene.image.digest()), "{result:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_never_delivered_in_place_of_something() {
+    let scene = Scene::new(13).await;
+    let layer = &scene.image.here().layers[0];
+    let paths = [format!("{REPOSITORY}/blobs/{}", layer.digest), format!("{REPOSITORY}{}", scene.manifest())];
+    for path in &paths {
+        scene.registry.fault(path, Fault::Replace(Bytes::new()));
+        for method in [Method::HEAD, Method::GET] {
+            let answer = scene.puller().send(method.clone(), path).await.unwrap();
+            assert!(!answer.status().is_success(), "{method} {path}: {}", answer.status());
+        }
+        scene.registry.recover();
+    }
+    // A registry that does not tell a size in answer to HEAD is asked in another way.
+    for path in &paths {
+        scene.registry.fault(path, Fault::EmptyHead);
+    }
+    for path in &paths {
+        let answer = scene.puller().send(Method::HEAD, path).await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        assert_ne!(answer.headers()["content-length"], "0", "{path}");
+    }
+    let read = scene.puller().blob(REPOSITORY, &layer.digest).await.unwrap();
+    assert_eq!(read, layer.bytes.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]

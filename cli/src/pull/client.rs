@@ -98,19 +98,21 @@ struct Fetched {
     source: String,
 }
 
-fn source(response: &Response) -> String {
+/// Where the node says that the first byte came from. Only a node says so: a registry would be pulled from as well.
+fn source(response: &Response) -> anyhow::Result<String> {
     let value = response.headers().get("x-shoal-source").and_then(|value| value.to_str().ok());
-    value.unwrap_or("unknown").to_owned()
+    value.map(str::to_owned).with_context(no_mirror)
+}
+
+fn no_mirror() -> String {
+    "what answers there is no node's mirror: --node names one, by default 127.0.0.1:5100".to_owned()
 }
 
 /// The registry's own words where it refused.
-async fn accepted(response: Response) -> anyhow::Result<Response> {
+async fn accepted(response: Response, login: Option<&Login>) -> anyhow::Result<Response> {
     let status = response.status();
     // Every answer of a mirror says which API it speaks.
-    ensure!(
-        response.headers().contains_key("docker-distribution-api-version"),
-        "this is not the address of a node's mirror, by default 127.0.0.1:5100 (it answers {status})"
-    );
+    ensure!(response.headers().contains_key("docker-distribution-api-version"), no_mirror());
     if status.is_success() {
         return Ok(response);
     }
@@ -119,8 +121,15 @@ async fn accepted(response: Response) -> anyhow::Result<Response> {
         let message = body.pointer("/errors/0/message")?.as_str()?.to_owned();
         Some(message)
     });
-    let hint = if status == StatusCode::UNAUTHORIZED { "; shoal pull: --user NAME" } else { "" };
-    Err(anyhow!("{status}: {}{hint}", message.unwrap_or(text)))
+    match (status, login) {
+        (StatusCode::UNAUTHORIZED, Some(login)) => {
+            Err(anyhow!("{status}: the registry refused the account {}: check name and password", login.user))
+        }
+        (StatusCode::UNAUTHORIZED, None) => {
+            Err(anyhow!("{status}: {}; shoal pull: --user NAME", message.unwrap_or(text)))
+        }
+        _ => Err(anyhow!("{status}: {}", message.unwrap_or(text))),
+    }
 }
 
 impl Puller {
@@ -147,6 +156,12 @@ impl Puller {
             Some(login) => request.basic_auth(&login.user, Some(&login.password)),
             None => request,
         }
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let answer = request.send().await;
+        let answer = answer.context("no answer from that address; is `shoal daemon` running there?")?;
+        accepted(answer, self.login.as_ref()).await
     }
 
     /// Pulls manifest, configuration and layers; an error if a digest does not match.
@@ -224,7 +239,7 @@ impl Puller {
             Reference::Digest(digest) => digest.to_string(),
         };
         let url = self.url(image, "manifests", &name);
-        let response = accepted(self.get(url).header(ACCEPT, MANIFESTS).send().await?).await?;
+        let response = self.answer(self.get(url).header(ACCEPT, MANIFESTS)).await?;
         let header = |name: &str| {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
             value.map(str::to_owned)
@@ -232,7 +247,7 @@ impl Puller {
         let told = header("docker-content-digest").context("the answer names no digest")?;
         let told: Digest = told.parse()?;
         let media_type = header("content-type").unwrap_or_default();
-        let source = source(&response);
+        let source = source(&response)?;
         let mut bytes = Vec::new();
         let mut body = response.bytes_stream();
         while let Some(part) = body.try_next().await? {
@@ -259,9 +274,8 @@ impl Puller {
     async fn blob(&self, image: &ImageName, blob: &Descriptor) -> anyhow::Result<(u64, String)> {
         let digest: Digest = blob.digest.parse()?;
         let url = self.url(image, "blobs", &blob.digest);
-        let response = accepted(self.get(url).send().await?).await;
-        let response = response.with_context(|| blob.digest.clone())?;
-        let source = source(&response);
+        let response = self.answer(self.get(url)).await.with_context(|| blob.digest.clone())?;
+        let source = source(&response)?;
         let bar = self.progress.bar(digest.hex().chars().take(12).collect(), blob.size);
         let mut file = match &self.layout {
             Some(layout) => Some(layout.begin(&digest).await?),

@@ -23,7 +23,8 @@ pub(crate) fn platform(text: &str) -> Result<String, String> {
 
 /// Host and port, as they go into a URL.
 pub(crate) fn host_and_port(text: &str) -> anyhow::Result<&str> {
-    if text.contains('/') {
+    let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if text.contains('/') || port.is_none() {
         bail!("{text:?}: write HOST:PORT, without http:// and without a path");
     }
     Ok(text)

@@ -101,7 +101,10 @@ async fn pull(arguments: PullArguments) -> anyhow::Result<ExitCode> {
         crate::output::line(&serde_json::to_string(&report)?)?;
     } else {
         if let Some(platform) = &report.other_platform {
-            eprintln!("shoal: this image is for {platform} only, not for {}", arguments.platform);
+            eprintln!(
+                "shoal: warning: the image is for {platform} only, not for {}; pulled all the same",
+                arguments.platform
+            );
         }
         let sources: Vec<String> =
             report.by_source.iter().map(|(name, bytes)| format!("{} {name}", ByteSize::b(*bytes))).collect();

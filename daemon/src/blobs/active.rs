@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ pub(crate) struct ActiveBlob {
     state: Mutex<State>,
     /// Counts up at every change; readers wait on it.
     changes: watch::Sender<u64>,
+    /// Bytes that came from the origin, of chunks that are not whole yet as well.
+    received: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -97,7 +100,7 @@ impl ActiveBlob {
         };
         let changes = watch::Sender::new(0);
         let (digest, registry) = (wanted.digest, wanted.registry);
-        Self { digest, layout, registry, state: Mutex::new(state), changes }
+        Self { digest, layout, registry, state: Mutex::new(state), changes, received: AtomicU64::new(0) }
     }
 
     // A poisoned lock means that a holder panicked; the state is a few plain values, each valid at any time.
@@ -206,6 +209,16 @@ impl ActiveBlob {
     /// Whether this chunk is in the store.
     pub(crate) fn holds(&self, index: ChunkIndex) -> bool {
         self.lock().available.contains(index)
+    }
+
+    /// The origin sent some bytes. On a slow line a chunk takes longer than a client waits without any progress.
+    pub(crate) fn receive(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Grows with every chunk that is here, and with every byte that comes from the origin.
+    pub(crate) fn progress(&self) -> u64 {
+        self.received.load(Ordering::Relaxed) + u64::from(self.count())
     }
 
     /// How many chunks are here.

@@ -73,9 +73,9 @@ struct Watching {
     service: BlobService,
     reader: u64,
     since: Instant,
-    /// When the last chunk came, and how many there were then.
+    /// When something came last, and [`ActiveBlob::progress`] then.
     progress: Instant,
-    count: u32,
+    count: u64,
     /// What is being read of the chunks that are here, all in the round of what was given out already.
     pieces: Option<Pieces>,
 }
@@ -165,7 +165,7 @@ impl Reading {
         let reader = self.service.next_reader();
         let now = Instant::now();
         let service = self.service.clone();
-        let (changes, count) = (blob.subscribe(), blob.count());
+        let (changes, count) = (blob.subscribe(), blob.progress());
         Watching { blob, changes, service, reader, since: now, progress: now, count, pieces: None }
     }
 
@@ -235,7 +235,7 @@ impl Reading {
 impl Watching {
     /// Until something changed, or the hold may be over.
     async fn wait(&mut self) -> Result<(), ReadFailure> {
-        let count = self.blob.count();
+        let count = self.blob.progress();
         if count != self.count {
             (self.count, self.progress) = (count, Instant::now());
         }

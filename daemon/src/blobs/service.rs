@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::active::{ActiveBlob, Failure, Phase, Wanted};
 use super::blocks::BlockBudget;
 use super::through;
+use crate::images::is_shared;
 use crate::metrics::Metrics;
 use crate::swarm::{Input, Joining, SwarmHandle, complete_proof};
 
@@ -28,6 +29,9 @@ const PREFETCH: Duration = Duration::from_secs(15);
 const SWEEP: Duration = Duration::from_secs(5);
 /// Blobs on their way at once; an image has some hundred at most.
 const MAX_ACTIVE: usize = 4096;
+/// Blobs of one manifest that are fetched before anybody reads them: whoever lists more, to fill other nodes' places
+/// and caches, has them fetched as they are read.
+const MAX_PREFETCH: usize = 256;
 
 /// Why a blob cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,8 @@ pub(crate) enum OpenError {
     Read(#[from] ReadError),
     #[error("{MAX_ACTIVE} blobs are being fetched already")]
     TooMany,
+    #[error("{0} came from a private repository of another registry meanwhile: ask again")]
+    Private(Digest),
 }
 
 /// Where a blob's bytes are.
@@ -135,6 +141,8 @@ impl BlobService {
     /// Opens a blob for reading; if it is not here, its download begins.
     pub(crate) async fn open(&self, wanted: Wanted) -> Result<Opened, OpenError> {
         if self.is_local(&wanted.digest, wanted.size) {
+            // It may have come since the caller's right to it was found out.
+            check_shared(self.store(), &wanted.digest, &wanted.registry)?;
             return Ok(Opened::Local);
         }
         let mut opened = self.join(vec![wanted], LINGER).await?;
@@ -143,8 +151,8 @@ impl BlobService {
 
     /// Begins to fetch what is not here, all in one message to the tracker, before anybody reads it.
     pub(crate) async fn prefetch(&self, wanted: Vec<Wanted>) -> Result<(), OpenError> {
-        let missing = wanted.into_iter().filter(|blob| !self.is_local(&blob.digest, blob.size)).collect();
-        self.join(missing, PREFETCH).await.map(drop)
+        let missing = wanted.into_iter().filter(|blob| !self.is_local(&blob.digest, blob.size));
+        self.join(missing.take(MAX_PREFETCH).collect(), PREFETCH).await.map(drop)
     }
 
     async fn join(&self, wanted: Vec<Wanted>, linger: Duration) -> Result<Vec<Arc<ActiveBlob>>, OpenError> {
@@ -228,6 +236,14 @@ impl BlobService {
     }
 }
 
+/// What came from a private repository is for callers of its registry, and of those that have shown that they have it.
+fn check_shared(store: &Store, digest: &Digest, registry: &RegistryName) -> Result<(), OpenError> {
+    match store.complete(digest) {
+        Some(here) if !is_shared(store, &here.swarm, registry) => Err(OpenError::Private(*digest)),
+        _ => Ok(()),
+    }
+}
+
 fn prepare_or_fail(store: &Store, blob: Arc<ActiveBlob>) -> Option<Joining> {
     prepare(store, &blob).unwrap_or_else(|error| {
         blob.end(Phase::Failed(Failure::Store(error.to_string().into())));
@@ -268,6 +284,7 @@ fn prepare(store: &Store, blob: &Arc<ActiveBlob>) -> Result<Option<Joining>, Ope
 }
 
 fn repairing(store: &Store, blob: &Arc<ActiveBlob>, digest: &Digest) -> Result<Option<Joining>, OpenError> {
+    check_shared(store, digest, &blob.registry)?;
     let (held, proof) = match complete_proof(store, digest)? {
         // Another registry's swarm brought it just now.
         Some((Held::Complete, _)) => {

@@ -124,6 +124,9 @@ impl Mirror {
             Some(size) => size,
             None => self.resolver.measure(&origin, &repository, &resolved).await?,
         };
+        if size == 0 {
+            return Err(Refusal::ManifestInvalid { reason: "the registry says that it has no bytes".into() });
+        }
         if size > MAX_MANIFEST {
             let reason = format!("{size} bytes are more than {MAX_MANIFEST}, the most that is handled");
             return Err(Refusal::ManifestInvalid { reason });
@@ -195,6 +198,11 @@ impl Mirror {
         let repository = origin.canonical_repository(&blob.repository);
         let (grant, size): (Grant, u64) =
             self.resolver.blob(&origin, &repository, &blob.digest, caller).await?;
+        if !blob.digest.fits_size(size) {
+            let reason =
+                format!("the registry says that {} has {size} bytes, which it cannot have", blob.digest);
+            return Err(Refusal::Unavailable { reason });
+        }
         let Grant { identity, fallback, .. } = grant;
         let context = OriginContext { repository, kind: Kind::Blob, identity, fallback };
         may_share(self.blobs.store(), &origin, &context, &blob.digest).await?;

@@ -59,14 +59,11 @@ impl Children {
 }
 
 fn child(descriptor: Descriptor) -> Option<Child> {
-    let digest = descriptor.digest.parse().ok()?;
+    let digest: Digest = descriptor.digest.parse().ok()?;
     let told =
         descriptor.media_type.bytes().all(|b| b.is_ascii_graphic()) && descriptor.media_type.len() < 256;
-    (descriptor.urls.is_empty() && told).then_some(Child {
-        digest,
-        size: descriptor.size,
-        media_type: descriptor.media_type,
-    })
+    let whole = descriptor.urls.is_empty() && digest.fits_size(descriptor.size);
+    (whole && told).then_some(Child { digest, size: descriptor.size, media_type: descriptor.media_type })
 }
 
 #[cfg(test)]

@@ -15,5 +15,5 @@ pub(crate) use access::Access;
 pub(crate) use backend::{ManifestAlone, Mirror};
 pub(crate) use facts::Facts;
 pub(crate) use resolve::Resolver;
-pub(crate) use share::is_open;
+pub(crate) use share::{is_open, is_shared};
 pub(crate) use tags::Tags;

@@ -104,7 +104,8 @@ impl Resolver {
         digest: &Digest,
         caller: &Caller,
     ) -> Result<(Grant, u64), Refusal> {
-        let known = look_up(self.store.link(origin.name(), repository.as_str(), digest));
+        let known = look_up(self.store.link(origin.name(), repository.as_str(), digest))
+            .filter(|size| digest.fits_size(*size));
         if let Some(size) = known
             && let Some(grant) = self.access.fresh(origin.name(), repository, caller)
         {

@@ -7,7 +7,7 @@
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use shoal_origin::Origin;
-use shoal_proto::{Digest, SwarmId};
+use shoal_proto::{Digest, RegistryName, SwarmId};
 use shoal_registry_proxy::Refusal;
 use shoal_store::{Complete, ReadError, Store};
 use tracing::{debug, info};
@@ -25,6 +25,13 @@ pub(crate) fn is_open(store: &Store, swarm: &SwarmId) -> bool {
     look_up(store.link(&swarm.origin, PUBLIC, &swarm.digest)).is_some()
 }
 
+/// Whether callers of `registry` may have a blob that is here.
+pub(crate) fn is_shared(store: &Store, swarm: &SwarmId, registry: &RegistryName) -> bool {
+    swarm.origin == *registry
+        || is_open(store, swarm)
+        || look_up(store.link(registry, PROVEN, &swarm.digest)).is_some()
+}
+
 /// Refuses what is cached from a private repository of another registry, unless this one has it as well.
 pub(super) async fn may_share(
     store: &Store,
@@ -34,8 +41,7 @@ pub(super) async fn may_share(
 ) -> Result<(), Refusal> {
     let Some(complete) = store.complete(digest) else { return Ok(()) };
     let from = &complete.swarm.origin;
-    let proven = || look_up(store.link(origin.name(), PROVEN, digest)).is_some();
-    if from == origin.name() || is_open(store, &complete.swarm) || proven() {
+    if is_shared(store, &complete.swarm, origin.name()) {
         return Ok(());
     }
     if !shows(store, origin, context, &complete).await {

@@ -20,7 +20,7 @@ use super::claims::swarm_of;
 use super::gate::Gate;
 use super::holders::Holders;
 use crate::blobs::Wanted;
-use crate::images::is_open;
+use crate::images::is_shared;
 use crate::metrics::{Metrics, SourceLabel, SourceValue};
 
 /// A member that has not answered by then is not waited for alone.
@@ -264,9 +264,9 @@ fn read(store: &Store, layer: &SwarmId, part: Part, range: Range<u64>) -> Result
 
 fn open(store: &Store, layer: &SwarmId, part: Part) -> Result<Reader, ReadError> {
     // What came from a private repository of another registry is not for callers of this one.
-    let whole = store.complete(&layer.digest).filter(|known| {
-        known.swarm.size == layer.size && (known.swarm.origin == layer.origin || is_open(store, &known.swarm))
-    });
+    let whole = store
+        .complete(&layer.digest)
+        .filter(|known| known.swarm.size == layer.size && is_shared(store, &known.swarm, &layer.origin));
     match (whole, part) {
         (Some(_), Part::Index(file)) => open_index(store, layer, &file),
         (Some(_), _) => store.reader(&layer.digest),

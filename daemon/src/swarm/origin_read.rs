@@ -79,7 +79,7 @@ async fn read(
         let len = layout.len_of(index);
         let memory = parts.memory.acquire_many(kib(len)).await;
         let _memory = memory.map_err(|_| abandoned("the node is stopping"))?;
-        let bytes = chunks.read(parts, len).await?;
+        let bytes = chunks.read(parts, blob, len).await?;
         if blob.holds(index) {
             continue;
         }
@@ -144,7 +144,12 @@ impl Chunks {
     }
 
     /// The next chunk, which has `len` bytes.
-    async fn read(&mut self, parts: &DriverParts, len: u64) -> Result<BytesMut, OriginFailure> {
+    async fn read(
+        &mut self,
+        parts: &DriverParts,
+        blob: &ActiveBlob,
+        len: u64,
+    ) -> Result<BytesMut, OriginFailure> {
         let len = usize::try_from(len).map_err(|_| abandoned("a chunk is larger than memory"))?;
         let mut chunk = BytesMut::with_capacity(len);
         while chunk.len() < len {
@@ -154,6 +159,7 @@ impl Chunks {
                     Some(Err(error)) => return Err(failed(&error)),
                     None => return Err(cut()),
                 };
+                blob.receive(self.rest.len() as u64);
                 parts.origin_limit.take(self.rest.len() as u64).await;
             }
             let take = self.rest.len().min(len - chunk.len());

@@ -81,7 +81,7 @@ fn chunk_range(request: &ChunkRequest) -> Option<Range<u64>> {
     (request.index.0 < layout.count()).then(|| layout.range(request.index))
 }
 
-/// What a member may read of a blob: a complete one serves every swarm of its digest.
+/// What a member that was admitted reads of a blob: a complete one serves every swarm of its digest.
 pub(crate) fn open(store: &Store, swarm: &SwarmId) -> Result<Reader, ReadError> {
     match store.reader(&swarm.digest) {
         Ok(reader) if reader.layout().size() == swarm.size => Ok(reader),

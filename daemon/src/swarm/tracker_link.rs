@@ -229,10 +229,14 @@ impl TrackerSource {
                 metrics.tracker_sessions.inc();
                 link.set_scheduler(true);
                 self.tell_facts(&link);
+                let since = Instant::now();
                 session(&link, &swarm, outgoing, incoming, std::future::pending()).await;
                 link.set_scheduler(false);
                 warn!("the scheduler closed the session");
-                alone_since = Instant::now();
+                // One that closes every session at once is as good as none.
+                if since.elapsed() >= ALONE_AFTER {
+                    alone_since = Instant::now();
+                }
             }
             if self.urls.is_empty() || alone_since.elapsed() >= ALONE_AFTER {
                 self.alone(&link, &swarm).await;

@@ -343,6 +343,8 @@ impl Swarm {
         self.own_map = Some(0);
         self.claims.iter_mut().for_each(|claim| *claim = ClaimRef::Map(0));
         self.phase = Phase::Complete;
+        // Should it lose a chunk, that is fetched for whoever asks for it, and not before.
+        self.wants = false;
         self.past = Vec::new();
     }
 }

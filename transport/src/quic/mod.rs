@@ -105,15 +105,22 @@ impl QuicEndpoint {
             uploads: watch::Sender::default(),
         });
 
+        let (socket, endpoint_config) = (config::socket(config.listen)?, config::endpoint()?);
         let runtime = Builder::new_current_thread().enable_all().build().map_err(BindError::Thread)?;
-        let endpoint = {
-            let _context = runtime.enter();
-            let socket = config::socket(config.listen)?;
-            Endpoint::new(config::endpoint()?, Some(server_config), socket, Arc::new(TokioRuntime))
-                .map_err(BindError::Endpoint)?
-        };
-        let address = endpoint.local_addr().map_err(BindError::Endpoint)?;
         let handle = runtime.handle().clone();
+        let bound = {
+            let _context = runtime.enter();
+            Endpoint::new(endpoint_config, Some(server_config), socket, Arc::new(TokioRuntime))
+                .and_then(|endpoint| Ok((endpoint.local_addr()?, endpoint)))
+        };
+        let (address, endpoint) = match bound {
+            Ok(bound) => bound,
+            Err(error) => {
+                // Who calls may be on a runtime's thread, where none may be dropped.
+                runtime.shutdown_background();
+                return Err(BindError::Endpoint(error));
+            }
+        };
         let stop = run_thread(runtime, shared.clone(), endpoint.clone())?;
         Ok(Self { shared, endpoint, client, runtime: handle, address, stop: Arc::new(stop) })
     }

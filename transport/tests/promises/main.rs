@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod a_taken_port_is_an_answer;
 mod cancelling_a_fetch_stops_the_sender;
 mod chunks_arrive_as_they_were_sent;
 mod closing_lets_uploads_end;
