@@ -1,0 +1,103 @@
+//! `shoal fs` with folders of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::program::command;
+use crate::shoal_binary;
+
+#[derive(Debug)]
+pub struct ShoalFs {
+    process: Option<Process>,
+    node: PathBuf,
+    options: Vec<String>,
+    dir: TempDir,
+}
+
+impl ShoalFs {
+    /// Starts it on what the node with this socket has.
+    pub async fn start(node: &Path, options: &[&str]) -> Self {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut fs = Self { process: None, node: node.to_owned(), options, dir: TempDir::new().unwrap() };
+        fs.start_again().await;
+        fs
+    }
+
+    /// With the same folders as before.
+    pub async fn start_again(&mut self) {
+        let mut shoal = command(&shoal_binary().display().to_string());
+        shoal.arg("fs").arg("--node").arg(&self.node).args(&self.options);
+        shoal.arg("--state").arg(self.dir.path().join("state")).arg("--mount").arg(self.dir.path().join("m"));
+        shoal.arg("--socket").arg(self.socket());
+        let log = self.dir.path().join("fs.log");
+        let before = std::fs::read_to_string(log.with_extension("err")).unwrap_or_default().len();
+        let mut process = Process::spawn("shoal fs", shoal, &log);
+        let deadline = Process::readiness_deadline();
+        while !process.output().get(before..).is_some_and(|said| said.contains("mount=")) {
+            process.may_still_become_ready(deadline, "serve");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.process = Some(process);
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("snapshotter.sock")
+    }
+
+    /// The process that serves, a child of the one that keeps the mount.
+    pub fn server(&self) -> Option<u32> {
+        let pid = self.process.as_ref()?.pid()?;
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
+    /// SIGKILL to the process that serves; returns when there is another one.
+    pub async fn kill_server(&self) {
+        let server = self.server().expect("something serves");
+        assert!(Command::new("kill").args(["-9", &server.to_string()]).status().unwrap().success());
+        let deadline = Process::readiness_deadline();
+        while self.server().is_none_or(|now| now == server) {
+            assert!(std::time::Instant::now() < deadline, "nothing serves");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// SIGTERM; returns when it has ended.
+    pub async fn stop(&mut self) {
+        let status = self.process.take().expect("it was started").stop().await;
+        assert!(status.success(), "{status}");
+    }
+
+    /// SIGKILL to the process that keeps the mount: the mount is dead then.
+    pub async fn kill9(&mut self) {
+        self.process.take().expect("it was started").kill9().await;
+    }
+
+    /// Whatever is mounted on its folders, or from them.
+    pub fn mounts(&self) -> Vec<String> {
+        let all = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let own = self.dir.path().to_str().unwrap();
+        all.lines().filter(|line| line.contains(own)).map(str::to_owned).collect()
+    }
+
+    /// Folders of snapshots that are unpacked, or written to.
+    pub fn folders(&self) -> usize {
+        std::fs::read_dir(self.dir.path().join("state/s")).unwrap().count()
+    }
+
+    pub fn output(&self) -> String {
+        self.process.as_ref().map(Process::output).unwrap_or_default()
+    }
+}
+
+impl Drop for ShoalFs {
+    fn drop(&mut self) {
+        // First, so that no file of a dead mount is looked at; it is there only if the test failed.
+        self.process = None;
+        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path().join("m/l")).stderr(std::process::Stdio::null()).status();
+    }
+}
