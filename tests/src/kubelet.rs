@@ -47,7 +47,7 @@ impl Kubelet {
         let root = dir.path().display();
         let config = format!(
             "version = 2\nroot = \"{root}/root\"\nstate = \"{root}/state\"\ndisabled_plugins = {DISABLED}\n\
-             [grpc]\naddress = \"{root}/sock\"\n[ttrpc]\naddress = \"{root}/ttrpc\"\n[debug]\nlevel = \"info\"\n\
+             [grpc]\naddress = \"{root}/sock\"\n[ttrpc]\naddress = \"{root}/ttrpc\"\n[debug]\nlevel = \"warn\"\n\
              [proxy_plugins.shoal]\ntype = \"snapshot\"\naddress = \"{}\"\n\
              {CRI}]\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
              {CRI}.containerd]\nsnapshotter = \"shoal\"\ndisable_snapshot_annotations = false\n\
@@ -62,22 +62,14 @@ impl Kubelet {
             "server = \"http://127.0.0.1:1\"\n[host.\"http://{mirror}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
         );
         std::fs::write(hosts.join("hosts.toml"), toml).unwrap();
-        let mut containerd = command("containerd");
-        containerd.arg("--config").arg(dir.path().join("config.toml"));
-        let mut process = Process::spawn("containerd", containerd, &dir.path().join("containerd.log"));
-        let deadline = Process::readiness_deadline();
-        let socket = dir.path().join("sock");
-        let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
-        let channel = loop {
-            match endpoint.connect().await {
-                Ok(channel) => break channel,
-                Err(_) => {
-                    process.may_still_become_ready(deadline, "accept at its socket");
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            }
-        };
-        Self { process, images: ImageServiceClient::new(channel), dir }
+        let (process, images) = start(dir.path()).await;
+        Self { process, images, dir }
+    }
+
+    /// Ends containerd, and starts it with what it had on disk.
+    pub async fn restart(&mut self) {
+        self.process.stop().await;
+        (self.process, self.images) = start(self.dir.path()).await;
     }
 
     /// PullImage, as for a pod.
@@ -118,7 +110,6 @@ impl Kubelet {
         listed.lines().skip(1).filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
     }
 
-    /// Ends it, and starts it again with what it knows.
     pub async fn stop(mut self) {
         self.process.stop().await;
     }
@@ -131,3 +122,18 @@ impl Kubelet {
 }
 
 const RUN: &[&str] = &["run", "--snapshotter", "shoal", "--rm"];
+
+async fn start(dir: &Path) -> (Process, ImageServiceClient<Channel>) {
+    let mut containerd = command("containerd");
+    containerd.arg("--config").arg(dir.join("config.toml"));
+    let mut process = Process::spawn("containerd", containerd, &dir.join("containerd.log"));
+    let deadline = Process::readiness_deadline();
+    let endpoint = Endpoint::from_shared(format!("unix:{}", dir.join("sock").display())).unwrap();
+    loop {
+        if let Ok(channel) = endpoint.connect().await {
+            return (process, ImageServiceClient::new(channel));
+        }
+        process.may_still_become_ready(deadline, "accept at its socket");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

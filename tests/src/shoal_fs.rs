@@ -89,8 +89,19 @@ impl ShoalFs {
         std::fs::read_dir(self.dir.path().join("state/s")).unwrap().count()
     }
 
-    pub fn output(&self) -> String {
-        self.process.as_ref().map(Process::output).unwrap_or_default()
+    /// Returns once this many layers are whole on this disk, and proved to be right.
+    pub async fn whole(&self, layers: usize) {
+        let folder = self.dir.path().join("state/cache/layers");
+        let whole = || {
+            std::fs::read_dir(&folder)
+                .unwrap()
+                .filter(|layer| layer.as_ref().unwrap().path().join("proved").exists())
+        };
+        let deadline = Process::readiness_deadline();
+        while whole().count() < layers {
+            assert!(std::time::Instant::now() < deadline, "{} of {layers} layers are whole", whole().count());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
@@ -98,6 +109,10 @@ impl Drop for ShoalFs {
     fn drop(&mut self) {
         // First, so that no file of a dead mount is looked at; it is there only if the test failed.
         self.process = None;
-        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path().join("m/l")).stderr(std::process::Stdio::null()).status();
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(self.dir.path().join("m/l"))
+            .stderr(std::process::Stdio::null())
+            .status();
     }
 }

@@ -77,7 +77,9 @@ async fn a_container_starts_from_an_unmodified_image_with_only_the_spans_that_it
     let ran = kubelet.run(REFERENCE, "first", &["/bin/head", "-c", "5", LARGE]).await.unwrap();
     assert_eq!(ran.stdout, content(&image, 1, LARGE)[..5]);
     let (started, all) = (moved(&cluster, 1).await, layer_bytes(&image));
-    println!("of {all} bytes of layers {pulled} were moved by the pull, {started} until the container had run");
+    println!(
+        "of {all} bytes of layers {pulled} were moved by the pull, {started} until the container had run"
+    );
     assert!(started < all / 4);
     // The registry gave the manifest and its configuration to the other node, and no layer to this one.
     assert_eq!(registry.blob_bytes().await, sent);
@@ -109,7 +111,8 @@ async fn an_image_without_an_index_is_unpacked_as_without_shoal() {
     }
     let registry = Registry::start().await;
     let image = image();
-    let cluster = Cluster::builder().nodes(1).registry(NAME, &registry.url()).toml("[lazy]\nindex = false").start();
+    let cluster =
+        Cluster::builder().nodes(1).registry(NAME, &registry.url()).toml("[lazy]\nindex = false").start();
     let cluster = cluster.await;
     registry.push(&image, REPOSITORY, "v1").await;
     let mut fs = ShoalFs::start(&cluster.node(0).lazy_socket(), &[]).await;
@@ -166,12 +169,35 @@ async fn a_container_reads_on_when_what_serves_it_is_killed_and_its_daemon_too()
     let ran = kubelet.run(REFERENCE, "second", &["/bin/sha256sum", LARGE]).await.unwrap();
     assert!(ran.text().starts_with(&sha256(&content(&image, 1, LARGE))));
 
-    // As after the machine started again, without anybody else: what was read is on this disk.
+    kubelet.remove(REFERENCE).await;
+    assert_eq!(kubelet.snapshots().await, [""; 0]);
+    kubelet.stop().await;
+    fs.stop().await;
+    assert_eq!(fs.mounts(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_machine_started_again_a_container_starts_with_nobody_else_there() {
+    if !can_run() {
+        return;
+    }
+    let registry = Registry::start().await;
+    let image = image();
+    let mut cluster = cluster_with(&image, &registry).await;
+    let mut fs =
+        ShoalFs::start(&cluster.node(1).lazy_socket(), &["--eager", "registry.test/library/*"]).await;
+    let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
+    kubelet.pull(REFERENCE).await.unwrap();
+    fs.whole(2).await;
+    let before = kubelet.snapshots().await;
+
     cluster.node_mut(1).kill9().await;
     fs.kill9().await;
     fs.start_again().await;
-    let ran = kubelet.run(REFERENCE, "third", &["/bin/sha256sum", LARGE]).await.unwrap();
-    assert!(ran.text().starts_with(&sha256(&content(&image, 1, LARGE))));
+    kubelet.restart().await;
+    assert_eq!(kubelet.snapshots().await, before);
+    let ran = kubelet.run(REFERENCE, "again", &["/bin/sha256sum", LARGE]).await.unwrap();
+    assert!(ran.text().starts_with(&sha256(&content(&image, 1, LARGE))), "{}", ran.text());
     kubelet.remove(REFERENCE).await;
     assert_eq!(kubelet.snapshots().await, [""; 0]);
     kubelet.stop().await;

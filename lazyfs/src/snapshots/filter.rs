@@ -181,7 +181,10 @@ mod tests {
     fn snapshot() -> Snapshot {
         let labels = [("containerd.io/snapshot.ref", "sha256:ab"), ("plain", "")];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Snapshot { parent: "k8s.io/3/sha256:cd".into(), ..Snapshot::new(Kind::Committed, String::new(), labels) }
+        Snapshot {
+            parent: "k8s.io/3/sha256:cd".into(),
+            ..Snapshot::new(Kind::Committed, String::new(), labels)
+        }
     }
 
     fn matches(filters: &[&str]) -> bool {

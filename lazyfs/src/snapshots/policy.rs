@@ -20,7 +20,8 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
         let (start, all) = text.strip_suffix('*').map_or((text, false), |start| (start, true));
-        let wrong = start.contains(['*', '@']) || start.contains(char::is_whitespace) || (start.is_empty() && !all);
+        let wrong =
+            start.contains(['*', '@']) || start.contains(char::is_whitespace) || (start.is_empty() && !all);
         if wrong { Err(PatternError(text.to_owned())) } else { Ok(Self { start: start.to_owned(), all }) }
     }
 }
@@ -98,7 +99,11 @@ mod tests {
             (&[], &["*"], false, false),
         ] {
             let policy = policy(allow, deny);
-            assert_eq!((policy.allows(&nginx), policy.allows(&app)), (nginx_too, app_too), "{allow:?} {deny:?}");
+            assert_eq!(
+                (policy.allows(&nginx), policy.allows(&app)),
+                (nginx_too, app_too),
+                "{allow:?} {deny:?}"
+            );
         }
     }
 

@@ -9,8 +9,8 @@ use tonic::{Request, Response, Status};
 
 use super::api::snapshots_server::{Snapshots, SnapshotsServer};
 use super::api::{
-    CleanUp, CommitSnapshot, DiskUsage, Info, Infos, ListSnapshots, Mounts, NewSnapshot, OneInfo, SnapshotKey,
-    UpdateSnapshot,
+    CleanUp, CommitSnapshot, DiskUsage, Info, Infos, ListSnapshots, Mounts, NewSnapshot, OneInfo,
+    SnapshotKey, UpdateSnapshot,
 };
 use super::filter::Filters;
 use super::rows::Snapshot;
@@ -20,7 +20,10 @@ use super::{SnapshotError, Snapshotter};
 const LISTED: usize = 100;
 
 /// Serves containerd for as long as it is polled.
-pub async fn serve(listener: UnixListener, snapshotter: Arc<Snapshotter>) -> Result<(), tonic::transport::Error> {
+pub async fn serve(
+    listener: UnixListener,
+    snapshotter: Arc<Snapshotter>,
+) -> Result<(), tonic::transport::Error> {
     let service = SnapshotsServer::new(Service(snapshotter));
     let incoming = UnixListenerStream::new(listener);
     tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
@@ -85,7 +88,8 @@ impl Snapshots for Service {
 
     async fn list(&self, request: Request<ListSnapshots>) -> Result<Response<Self::ListStream>, Status> {
         let filters = Filters::parse(&request.into_inner().filters).map_err(SnapshotError::from)?;
-        let found: Vec<_> = self.0.list(&filters).into_iter().map(|(name, found)| info(name, found)).collect();
+        let found: Vec<_> =
+            self.0.list(&filters).into_iter().map(|(name, found)| info(name, found)).collect();
         let pages: Vec<_> = found.chunks(LISTED).map(|page| Ok(Infos { info: page.to_vec() })).collect();
         Ok(Response::new(tokio_stream::iter(pages)))
     }

@@ -137,7 +137,13 @@ impl Snapshotter {
             own.folders.sync()?;
             let chain_id = called(&name).map(|chain| chain.to_string()).unwrap_or_default();
             let id = active.id;
-            let committed = Snapshot { id, size, files, chain_id, ..Snapshot::new(Kind::Committed, active.parent, labels) };
+            let committed = Snapshot {
+                id,
+                size,
+                files,
+                chain_id,
+                ..Snapshot::new(Kind::Committed, active.parent, labels)
+            };
             let mut rows = own.rows();
             if rows.get(&name).is_some() {
                 return Err(SnapshotError::Exists(name));
@@ -177,7 +183,8 @@ impl Snapshotter {
         let own = self.clone();
         blocking(move || {
             let mut rows = own.rows();
-            let mut snapshot = rows.get(&name).cloned().ok_or_else(|| SnapshotError::NotFound(name.clone()))?;
+            let mut snapshot =
+                rows.get(&name).cloned().ok_or_else(|| SnapshotError::NotFound(name.clone()))?;
             if fields.is_empty() {
                 snapshot.labels.clone_from(&labels);
             }
@@ -292,7 +299,9 @@ impl Snapshotter {
                 return Err(SnapshotError::Exists(key));
             }
             match rows.get(&parent) {
-                Some(found) if found.kind() != Kind::Committed => return Err(SnapshotError::OpenParent(parent)),
+                Some(found) if found.kind() != Kind::Committed => {
+                    return Err(SnapshotError::OpenParent(parent));
+                }
                 None if !parent.is_empty() => return Err(SnapshotError::NotFound(parent)),
                 _ => {}
             }
