@@ -18,6 +18,8 @@ mod policy;
 mod rows;
 mod service;
 mod snapshotter;
+#[cfg(test)]
+mod tests;
 
 #[allow(clippy::all, clippy::pedantic, unreachable_pub, missing_debug_implementations, reason = "generated")]
 mod api {

@@ -1,9 +1,14 @@
 //! `shoal fs` with folders of its own.
 
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
 use crate::process::Process;
@@ -15,21 +20,51 @@ pub struct ShoalFs {
     process: Option<Process>,
     node: PathBuf,
     options: Vec<String>,
+    systemd: Option<Systemd>,
     dir: TempDir,
+}
+
+/// What systemd is to a service with a descriptor store.
+#[derive(Debug)]
+struct Systemd {
+    socket: UnixDatagram,
+    stored: Option<OwnedFd>,
 }
 
 impl ShoalFs {
     /// Starts it on what the node with this socket has.
     pub async fn start(node: &Path, options: &[&str]) -> Self {
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut fs = Self { process: None, node: node.to_owned(), options, dir: TempDir::new().unwrap() };
+        let mut fs = Self::prepare(node, options);
         fs.start_again().await;
         fs
     }
 
+    /// As a service whose mount systemd keeps while it is started again.
+    pub async fn start_under_systemd(node: &Path, options: &[&str]) -> Self {
+        let mut fs = Self::prepare(node, options);
+        let socket = UnixDatagram::bind(fs.dir.path().join("notify")).unwrap();
+        fs.systemd = Some(Systemd { socket, stored: None });
+        fs.start_again().await;
+        fs
+    }
+
+    fn prepare(node: &Path, options: &[&str]) -> Self {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        Self { process: None, node: node.to_owned(), options, systemd: None, dir: TempDir::new().unwrap() }
+    }
+
     /// With the same folders as before.
     pub async fn start_again(&mut self) {
-        let mut shoal = command(&shoal_binary().display().to_string());
+        let (mut shoal, _inherited) = match &self.systemd {
+            Some(Systemd { stored: Some(mount), .. }) => {
+                let (shoal, inherited) = activated(mount);
+                (shoal, Some(inherited))
+            }
+            _ => (command(&shoal_binary().display().to_string()), None),
+        };
+        if self.systemd.is_some() {
+            shoal.env("NOTIFY_SOCKET", self.dir.path().join("notify"));
+        }
         shoal.arg("fs").arg("--node").arg(&self.node).args(&self.options);
         shoal.arg("--state").arg(self.dir.path().join("state")).arg("--mount").arg(self.dir.path().join("m"));
         shoal.arg("--socket").arg(self.socket());
@@ -42,6 +77,9 @@ impl ShoalFs {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.process = Some(process);
+        if let Some(systemd) = &mut self.systemd {
+            systemd.until_ready();
+        }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -105,10 +143,52 @@ impl ShoalFs {
     }
 }
 
+impl Systemd {
+    /// Takes what the service says, until it says that it is ready.
+    fn until_ready(&mut self) {
+        loop {
+            let (mut text, mut space) = ([0; 64], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let received = recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(&mut text)],
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            );
+            let len = received.unwrap().bytes;
+            for message in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                    assert!(text.starts_with(b"FDSTORE=1"));
+                    self.stored = descriptors.next();
+                }
+            }
+            if &text[..len] == b"READY=1" {
+                return;
+            }
+        }
+    }
+}
+
+/// A command that gets the mount as the first descriptor of its activation; and that descriptor, to be kept open
+/// until it has started.
+fn activated(mount: &OwnedFd) -> (tokio::process::Command, OwnedFd) {
+    let inherited = mount.try_clone().unwrap();
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+    let number = inherited.as_raw_fd();
+    assert!(number > 3, "the test has its own descriptors below");
+    let script = format!(
+        "exec 3<&{number} {number}<&-; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=mount; exec \"$@\""
+    );
+    let mut shell = command("bash");
+    shell.args(["-c", &script, "bash"]).arg(shoal_binary());
+    (shell, inherited)
+}
+
 impl Drop for ShoalFs {
     fn drop(&mut self) {
         // First, so that no file of a dead mount is looked at; it is there only if the test failed.
         self.process = None;
+        self.systemd = None;
         let _ = Command::new("umount")
             .arg("--lazy")
             .arg(self.dir.path().join("m/l"))

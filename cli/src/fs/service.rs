@@ -107,7 +107,8 @@ async fn keep(arguments: &FsArguments) -> anyhow::Result<ExitCode> {
         let made = DirBuilder::new().recursive(true).mode(mode).create(folder);
         made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
-    let at = arguments.mount.join(LAYERS);
+    // As the kernel's list of mounts has it.
+    let at = arguments.mount.canonicalize()?.join(LAYERS);
     let device = device(&at, arguments, systemd.as_ref())?;
     let socket = listen(&arguments.socket)?;
     let starting = Keeper::start(device, server(&socket));

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::SnapshotError;
@@ -43,7 +43,11 @@ impl Folders {
     /// The upper folder is what a container sees as the mode and owner of `/`; the owner is that of the layer below.
     pub(super) fn make(&self, id: u64, below: Option<&Path>) -> Result<(), SnapshotError> {
         let made = || {
-            let make = |path: &Path, mode| DirBuilder::new().mode(mode).create(path);
+            // Whatever this process leaves out of the modes of new files: containers see these.
+            let make = |path: &Path, mode| {
+                fs::create_dir(path)?;
+                fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            };
             make(&self.root.join(id.to_string()), 0o700)?;
             make(&self.work(id), 0o711)?;
             let upper = self.upper(id);

@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_proto::{Digest, ImageName, ImageNameError, Reference};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::folders::Usage;
 use super::policy::{Fill, Policy};
 use super::rows::{KnownLayer, ShownLayer, Snapshot};
 use crate::fill::{Pace, fill};
-use crate::fs::SlotNumber;
 use crate::images::{ImageError, Images};
 use crate::link::{Image, Link, LinkError};
-use crate::span_cache::{Layer, Patience};
+use crate::span_cache::Patience;
 
 /// The label with the chain id of the layer that containerd is about to fetch and unpack.
 pub(super) const TARGET: &str = "containerd.io/snapshot.ref";
@@ -85,7 +85,8 @@ pub(super) struct LazyLayers {
     images: Images,
     policy: Policy,
     pulls: Mutex<HashMap<String, Pull>>,
-    filling: Arc<Mutex<HashSet<Digest>>>,
+    /// Layers that a task lets become whole.
+    filling: Arc<Mutex<HashMap<Digest, AbortHandle>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -112,7 +113,7 @@ impl LazyLayers {
     }
 
     pub(super) fn is_shown(&self, layer: &ShownLayer) -> bool {
-        self.images.fs().slot(SlotNumber(layer.slot)).is_some()
+        self.images.fs().slot(layer.slot()).is_some()
     }
 
     /// Shows again what could not be shown from this disk.
@@ -177,15 +178,17 @@ impl LazyLayers {
         if digest.is_some_and(|digest| *digest != own.to_string()) {
             return Err(Declined::NotListed);
         }
-        let slot = self.images.add(&digests).await?.pop().ok_or(Declined::NotListed)?;
+        let slots = self.images.add(&digests).await?;
+        let slot = *slots.last().ok_or(Declined::NotListed)?;
         // Not the configuration's word: what the builder of the index computed from the tar.
         let placed = self.images.fs().slot(slot).ok_or(Declined::NotListed)?;
         if chain_id(below.as_ref(), &placed.layer().index().diff_id) != target {
             return Err(Declined::Chain);
         }
-        let known = digests.iter().map(|layer| Some(KnownLayer::new(layer, &self.link.served(layer)?)));
+        let known = digests.iter().zip(slots);
+        let known = known.map(|(layer, slot)| Some(KnownLayer::new(layer, &self.link.served(layer)?, slot)));
         let layers = known.collect::<Option<_>>().ok_or(Declined::NotListed)?;
-        Ok(Taken { chain_id: target, layer: ShownLayer { slot: slot.0, layers } })
+        Ok(Taken { chain_id: target, layer: ShownLayer { layers } })
     }
 
     async fn resolve(&self, pull: &str) -> Result<Arc<Image>, Declined> {
@@ -210,6 +213,15 @@ impl LazyLayers {
         pulls.insert(pull, Pull { at: Instant::now(), image });
     }
 
+    /// Goes on with what is to become whole at once.
+    pub(super) fn fill_eager<'a>(&self, layers: impl Iterator<Item = &'a ShownLayer>) {
+        let is_eager = |layer: &&ShownLayer| {
+            let image = layer.layers.last().and_then(|layer| layer.image.parse().ok());
+            image.is_some_and(|image| self.policy.fill(&image) == Fill::Eager)
+        };
+        self.fill(layers.filter(is_eager), Pace::EAGER);
+    }
+
     /// A container starts on these layers.
     pub(super) fn used<'a>(&self, layers: impl IntoIterator<Item = &'a ShownLayer>) {
         if self.policy.fill != Fill::Never {
@@ -219,24 +231,55 @@ impl LazyLayers {
 
     /// Lets layers become whole that are not, and for which nobody does it yet.
     fn fill<'a>(&self, layers: impl IntoIterator<Item = &'a ShownLayer>, pace: Pace) {
-        let slots: Vec<_> = layers.into_iter().map(|layer| SlotNumber(layer.slot)).collect();
+        let slots: Vec<_> = layers.into_iter().map(ShownLayer::slot).collect();
         let mut filling = lock(&self.filling);
         let mut layers = self.images.layers(&slots);
-        layers.retain(|layer: &Arc<Layer>| !layer.is_proved() && filling.insert(*layer.digest()));
+        layers.retain(|layer| !layer.is_proved() && !filling.contains_key(layer.digest()));
         if layers.is_empty() {
             return;
         }
         let digests: Vec<_> = layers.iter().map(|layer| *layer.digest()).collect();
-        let filling = self.filling.clone();
-        tokio::spawn(async move {
+        let (begun, own) = (digests.clone(), self.filling.clone());
+        let task = tokio::spawn(async move {
             fill(layers, pace).await;
-            lock(&filling).retain(|layer| !digests.contains(layer));
+            lock(&own).retain(|layer, _| !begun.contains(layer));
         });
+        filling.extend(digests.into_iter().map(|layer| (layer, task.abort_handle())));
+    }
+
+    /// Shows no more what no snapshot needs. These are all that any snapshot needs.
+    pub(super) async fn release(&self, needed: &[KnownLayer]) {
+        let slots: HashSet<u32> = needed.iter().map(|layer| layer.slot).collect();
+        // Those above first: they have the larger numbers.
+        for slot in self.images.fs().slots().into_iter().rev().filter(|slot| !slots.contains(&slot.0)) {
+            let Some(placed) = self.images.fs().slot(slot) else { continue };
+            let layer = *placed.layer().digest();
+            drop(placed);
+            match needed.iter().find_map(|known| known.parse().filter(|(other, _)| *other == layer)) {
+                // Perhaps through another image from now on.
+                Some((layer, served)) => self.link.serve(layer, served),
+                None => {
+                    self.stop_filling(&layer);
+                    self.link.forget(&layer);
+                }
+            }
+            match self.images.remove(slot).await {
+                Ok(removed) => tracing::debug!(slot = slot.0, removed, "a layer is not needed any more"),
+                Err(error) => tracing::warn!(slot = slot.0, %error, "cannot free a layer"),
+            }
+        }
+    }
+
+    fn stop_filling(&self, layer: &Digest) {
+        let mut filling = lock(&self.filling);
+        let Some(task) = filling.get(layer).cloned() else { return };
+        task.abort();
+        filling.retain(|_, other| other.id() != task.id());
     }
 
     /// Bytes of a layer on this disk, about, and files.
     pub(super) fn usage(&self, layer: &ShownLayer) -> Usage {
-        let Some(placed) = self.images.fs().slot(SlotNumber(layer.slot)) else { return Usage::default() };
+        let Some(placed) = self.images.fs().slot(layer.slot()) else { return Usage::default() };
         let layer = placed.layer();
         let spans = &layer.index().spans;
         let size = spans.tar_size() as u128 * layer.spans_present() as u128 / spans.len().max(1) as u128;

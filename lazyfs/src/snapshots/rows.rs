@@ -10,6 +10,7 @@ use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDe
 use shoal_proto::Digest;
 
 pub(super) use super::api::Kind;
+use crate::fs::SlotNumber;
 use crate::index::IndexId;
 use crate::link::Served;
 use crate::source::ClaimedIndex;
@@ -71,14 +72,18 @@ impl Snapshot {
 /// A layer that the filesystem shows, and all that must be known to show it again.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ShownLayer {
-    #[prost(uint32, tag = "1")]
-    pub(super) slot: u32,
     /// This one and those below, lowest first.
-    #[prost(message, repeated, tag = "2")]
+    #[prost(message, repeated, tag = "1")]
     pub(super) layers: Vec<KnownLayer>,
 }
 
-/// A layer, the image through which it is read, and its index.
+impl ShownLayer {
+    pub(super) fn slot(&self) -> SlotNumber {
+        SlotNumber(self.layers.last().map_or(u32::MAX, |layer| layer.slot))
+    }
+}
+
+/// A layer in its place, the image through which it is read, and its index.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct KnownLayer {
     #[prost(string, tag = "1")]
@@ -91,10 +96,12 @@ pub(super) struct KnownLayer {
     pub(super) index_file: String,
     #[prost(uint64, tag = "5")]
     pub(super) index_len: u64,
+    #[prost(uint32, tag = "6")]
+    pub(super) slot: u32,
 }
 
 impl KnownLayer {
-    pub(super) fn new(digest: &Digest, served: &Served) -> Self {
+    pub(super) fn new(digest: &Digest, served: &Served, slot: SlotNumber) -> Self {
         let Served { image, index, .. } = served;
         Self {
             digest: digest.to_string(),
@@ -102,6 +109,7 @@ impl KnownLayer {
             index: index.id.0.to_vec(),
             index_file: index.file.to_string(),
             index_len: index.len,
+            slot: slot.0,
         }
     }
 

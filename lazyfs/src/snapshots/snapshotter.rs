@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use shoal_proto::Digest;
+use tokio::sync::RwLock;
 
 use super::SnapshotError;
 use super::api::Mount;
@@ -12,7 +13,7 @@ use super::folders::{Folders, Usage};
 use super::lazy::{LazyLayers, TARGET, shown};
 use super::mounts::Parts;
 use super::policy::Policy;
-use super::rows::{Change, Kind, Rows, ShownLayer, Snapshot};
+use super::rows::{Change, Kind, Rows, Snapshot};
 use crate::fs::EMPTY;
 use crate::images::Images;
 use crate::link::Link;
@@ -35,6 +36,8 @@ pub struct Snapshotter {
     rows: Mutex<Rows>,
     folders: Folders,
     lazy: LazyLayers,
+    /// Read by who shows a layer until its row is written, so that it is not taken for one that nobody needs.
+    taking: RwLock<()>,
 }
 
 impl Snapshotter {
@@ -44,7 +47,8 @@ impl Snapshotter {
         let rows = Rows::open(&places.state.join("snapshots.redb")).map_err(SnapshotError::from)?;
         let all = rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot));
         let lazy = LazyLayers::open(&places.state.join("cache"), link, policy, shown(all)).await?;
-        let snapshotter = Arc::new(Self { places, rows: Mutex::new(rows), folders, lazy });
+        let snapshotter =
+            Arc::new(Self { places, rows: Mutex::new(rows), folders, lazy, taking: RwLock::default() });
         snapshotter.cleanup().await?;
         Ok(snapshotter)
     }
@@ -56,21 +60,26 @@ impl Snapshotter {
     /// To be called once the filesystem is served: shows what could not be shown from this disk, and lets layers
     /// become whole on which containers run.
     pub async fn resume(&self) {
-        let (missing, used) = {
+        let missing: Vec<_> = {
             let rows = self.rows();
             let all = rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot));
-            let missing = shown(all).filter(|layer| !self.lazy.is_shown(layer)).cloned();
-            let active = rows.iter().filter(|(_, snapshot)| snapshot.kind() == Kind::Active);
-            let used: Vec<Vec<ShownLayer>> =
-                active.map(|(name, _)| shown(rows.chain(name)).cloned().collect()).collect();
-            (missing.collect::<Vec<_>>(), used)
+            shown(all).filter(|layer| !self.lazy.is_shown(layer)).cloned().collect()
         };
         for layer in missing {
             if let Err(error) = self.lazy.show(&layer).await {
-                tracing::warn!(slot = layer.slot, %error, "a layer cannot be shown again");
+                tracing::warn!(slot = layer.slot().0, %error, "a layer cannot be shown again");
             }
         }
-        used.iter().for_each(|layers| self.lazy.used(layers));
+        self.fill();
+    }
+
+    /// Lets layers become whole on which containers run, or which are to be whole in any case.
+    fn fill(&self) {
+        let rows = self.rows();
+        self.lazy.fill_eager(shown(rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot))));
+        for (name, _) in rows.iter().filter(|(_, snapshot)| snapshot.kind() == Kind::Active) {
+            self.lazy.used(shown(rows.chain(name)));
+        }
     }
 
     pub(super) fn stat(&self, name: &str) -> Result<Snapshot, SnapshotError> {
@@ -97,8 +106,7 @@ impl Snapshotter {
         }
         let mounts = self.create(Kind::Active, key, parent.clone(), labels).await?;
         if !is_layer {
-            let layers: Vec<_> = shown(self.rows().chain(&parent)).cloned().collect();
-            self.lazy.used(&layers);
+            self.lazy.used(shown(self.rows().chain(&parent)));
         }
         Ok(mounts)
     }
@@ -220,8 +228,18 @@ impl Snapshotter {
         .await
     }
 
-    /// Removes folders that have no row.
+    /// Removes folders that have no row, and shows no more what no row needs.
     pub(super) async fn cleanup(self: &Arc<Self>) -> Result<(), SnapshotError> {
+        {
+            let _no_takes = self.taking.write().await;
+            let needed: Vec<_> = {
+                let rows = self.rows();
+                rows.iter().filter_map(|(_, row)| row.layer.clone()).flat_map(|layer| layer.layers).collect()
+            };
+            self.lazy.release(&needed).await;
+        }
+        // Those too that were filled together with what is gone.
+        self.fill();
         let own = self.clone();
         blocking(move || {
             // Held, so that no folder is made whose row comes later.
@@ -249,6 +267,7 @@ impl Snapshotter {
         if let Some(found) = self.rows().get(&target) {
             return Ok(found.parent == parent && found.kind() == Kind::Committed);
         }
+        let _no_cleanup = self.taking.read().await;
         let taken = match self.lazy.take(below, labels).await {
             Ok(taken) => taken,
             Err(super::lazy::Declined::Before) => return Ok(false),
@@ -326,7 +345,7 @@ impl Snapshotter {
     /// Where the files of a committed snapshot are.
     fn place(&self, snapshot: &Snapshot) -> PathBuf {
         match &snapshot.layer {
-            Some(layer) => self.places.mount.join(layer.slot.to_string()),
+            Some(layer) => self.places.mount.join(layer.slot().0.to_string()),
             None => self.folders.upper(snapshot.id),
         }
     }
@@ -349,7 +368,7 @@ impl Snapshotter {
             shown(self.rows().chain(name)).filter(|layer| !self.lazy.is_shown(layer)).cloned().collect();
         for layer in missing {
             self.lazy.show(&layer).await.map_err(|error| {
-                tracing::warn!(slot = layer.slot, %error, "a layer cannot be shown");
+                tracing::warn!(slot = layer.slot().0, %error, "a layer cannot be shown");
                 SnapshotError::NotShown(name.to_owned())
             })?;
         }
