@@ -36,9 +36,14 @@ enum Command {
     Pull(pull::PullArguments),
     /// Mount an image as a folder; its files are read from its layers as somebody reads them
     Mount(mount::MountArguments),
+    /// Serve containers: a snapshotter for containerd that shows images before they are fetched
+    Fs(fs::service::FsArguments),
+    /// Serve the files of a mount (started by `shoal fs`)
+    #[command(hide = true)]
+    FsSnapshots(fs::snapshots::SnapshotsArguments),
     /// Serve the files of a mount (started by `shoal mount`)
     #[command(hide = true)]
-    Fs(fs::FsArguments),
+    FsImage(fs::image::ImageArguments),
     /// Show what a node holds, whom it talks to, and where its bytes came from
     Status(status::StatusArguments),
     /// Show what the index of a layer holds, or would hold
@@ -63,7 +68,9 @@ fn main() -> ExitCode {
         Command::Scheduler(arguments) => serve::scheduler(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Pull(arguments) => pull::run(arguments),
-        Command::Fs(arguments) => fs::run(arguments),
+        Command::Fs(arguments) => fs::service::run(arguments),
+        Command::FsSnapshots(arguments) => fs::snapshots::run(arguments),
+        Command::FsImage(arguments) => fs::image::run(arguments),
         Command::Mount(arguments) => mount::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Index(arguments) => index::run(arguments),

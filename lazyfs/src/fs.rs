@@ -90,6 +90,15 @@ impl LazyFs {
         true
     }
 
+    /// Shows a layer no more. Who still asks for its files is told that there are none.
+    pub fn remove(&self, slot: SlotNumber) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = slots.get_mut(slot.0 as usize).and_then(Option::take);
+        // It takes time to forget a large one.
+        drop(slots);
+        drop(removed);
+    }
+
     pub fn slot(&self, slot: SlotNumber) -> Option<Arc<PlacedLayer>> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         slots.get(slot.0 as usize).cloned().flatten()
@@ -202,6 +211,13 @@ impl LazyFs {
             Kind::Dir { .. } => Err(FsError::IsAFolder),
             _ => Err(FsError::OtherType),
         }
+    }
+
+    /// All that are shown, in the order of their numbers.
+    pub fn slots(&self) -> Vec<SlotNumber> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let shown = slots.iter().enumerate().filter(|(_, slot)| slot.is_some());
+        shown.filter_map(|(at, _)| Some(SlotNumber(u32::try_from(at).ok()?))).collect()
     }
 
     fn list_slots(

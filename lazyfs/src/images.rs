@@ -89,6 +89,18 @@ impl Images {
         Ok(numbers)
     }
 
+    /// Shows a layer in its place no more; nobody may use it there. False if a layer is shown over it.
+    pub async fn remove(&self, slot: SlotNumber) -> Result<bool, ImageError> {
+        let table = self.table.lock().await;
+        let shown_over =
+            |(number, parent, _): (_, _, _)| parent == Some(slot) && self.fs.slot(number).is_some();
+        let unused = !table.iter().any(shown_over);
+        if unused {
+            self.fs.remove(slot);
+        }
+        Ok(unused)
+    }
+
     /// The layers in these slots, each once.
     pub fn layers(&self, slots: &[SlotNumber]) -> Vec<Arc<Layer>> {
         let mut seen = HashSet::new();

@@ -11,6 +11,7 @@ pub mod index;
 mod inflate;
 pub mod link;
 pub mod overlay;
+pub mod snapshots;
 pub mod source;
 mod span;
 pub mod span_cache;

@@ -46,10 +46,10 @@ impl Format {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct LayerSpec {
-    size: u64,
-    content: Kind,
+#[derive(Clone, Debug)]
+enum LayerSpec {
+    Files { size: u64, content: Kind },
+    Tar(Vec<u8>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,19 +94,25 @@ impl ImageBuilder {
     /// Adds a layer with about `size` bytes of files that do not compress, so that its blob is about
     /// as large.
     pub fn layer(mut self, size: u64) -> Self {
-        self.layers.push(LayerSpec { size, content: Kind::Random });
+        self.layers.push(LayerSpec::Files { size, content: Kind::Random });
         self
     }
 
     /// Adds a layer with about `size` bytes of files that compress well.
     pub fn compressible_layer(mut self, size: u64) -> Self {
-        self.layers.push(LayerSpec { size, content: Kind::Repeated });
+        self.layers.push(LayerSpec::Files { size, content: Kind::Repeated });
         self
     }
 
     /// Adds a layer with about `size` bytes of files that compress to about a third, as programs and texts do.
     pub fn text_layer(mut self, size: u64) -> Self {
-        self.layers.push(LayerSpec { size, content: Kind::Words });
+        self.layers.push(LayerSpec::Files { size, content: Kind::Words });
+        self
+    }
+
+    /// Adds this tar as a layer.
+    pub fn tar(mut self, tar: Vec<u8>) -> Self {
+        self.layers.push(LayerSpec::Tar(tar));
         self
     }
 
@@ -148,7 +154,10 @@ impl ImageBuilder {
         let mut diff_ids = Vec::new();
         let mut layers = Vec::new();
         for (number, spec) in self.layers.iter().enumerate() {
-            let tar = tar(number, *spec, &mut random);
+            let tar = match spec {
+                LayerSpec::Files { size, content } => tar(number, *size, *content, &mut random),
+                LayerSpec::Tar(tar) => tar.clone(),
+            };
             diff_ids.push(digest(Algorithm::Sha256, &tar).to_string());
             let media_type = self.artifact.as_deref().unwrap_or(self.format.layer());
             layers.push(self.blob(media_type, gzip(&tar)));
@@ -226,17 +235,17 @@ pub(crate) fn digest(algorithm: Algorithm, bytes: &[u8]) -> Digest {
 }
 
 /// A layer as a tar of a folder with several files, the last as large as all others together.
-fn tar(number: usize, spec: LayerSpec, random: &mut fastrand::Rng) -> Vec<u8> {
+fn tar(number: usize, size: u64, content: Kind, random: &mut fastrand::Rng) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut folder = header(0, tar::EntryType::Directory, 0o755);
     tar.append_data(&mut folder, format!("layer{number}/"), std::io::empty()).unwrap();
-    let mut left = spec.size;
+    let mut left = size;
     for file in 0..8 {
-        let size = if file == 7 { left } else { left / 8 };
-        left -= size;
-        let mut header = header(size, tar::EntryType::Regular, 0o644);
-        let content = Content { random, kind: spec.content };
-        tar.append_data(&mut header, format!("layer{number}/file{file}"), content.take(size)).unwrap();
+        let len = if file == 7 { left } else { left / 8 };
+        left -= len;
+        let mut header = header(len, tar::EntryType::Regular, 0o644);
+        let content = Content { random, kind: content };
+        tar.append_data(&mut header, format!("layer{number}/file{file}"), content.take(len)).unwrap();
     }
     tar.into_inner().unwrap()
 }

@@ -14,6 +14,10 @@ impl Needs {
     pub const PODMAN: Self = Self { root: true, programs: &["docker-registry", "htpasswd", "podman"] };
     pub const CONTAINERD: Self =
         Self { root: true, programs: &["docker-registry", "htpasswd", "containerd", "ctr"] };
+    pub const CONTAINERS: Self = Self {
+        root: true,
+        programs: &["docker-registry", "htpasswd", "containerd", "ctr", "runc", "containerd-shim-runc-v2"],
+    };
 }
 
 /// Whether the test can run here. When not, it says why; with `CI=true` it fails, so that a skipped

@@ -1,11 +1,11 @@
 //! `shoal mount`: an image as a folder, read as far as somebody reads it.
 //!
-//! This process mounts and unmounts, and keeps the mount's descriptor; another one, `shoal fs`, serves the files and
-//! may die. So nothing here may look into the mount: it would wait for a process that it has to start.
+//! This process mounts and unmounts, and keeps the mount's descriptor; [another one](crate::fs::image) serves the
+//! files.
 
 mod origin;
-mod server;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,11 +15,11 @@ use shoal_lazyfs::fs::EMPTY;
 use shoal_lazyfs::fuse::Device;
 use shoal_lazyfs::overlay;
 
+use crate::fs::Keeper;
 use crate::log::{self, LogFormat};
 use crate::pull;
 use crate::serve::{self, Stop};
 use origin::Origin;
-use server::Server;
 
 /// Where what is read is kept until the end.
 const SCRATCH: &str = "/var/tmp";
@@ -72,12 +72,12 @@ async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<Exit
     std::fs::create_dir(&below)?;
     let device = Device::mount(&below).context("cannot mount a FUSE filesystem (modprobe fuse may help)")?;
     let mounting = async {
-        let server = Server::start(device, &cache, &origin, arguments).await?;
+        let (keeper, folders) = Keeper::start(device, server(&cache, &origin, arguments)).await?;
         // overlayfs takes no single folder: an empty one is below all.
-        let names = [EMPTY].into_iter().chain(server.folders.iter().map(String::as_str));
+        let names = [EMPTY].into_iter().chain(folders.split_whitespace());
         let lower: Vec<_> = names.map(|name| below.join(name)).collect();
         overlay::mount(&lower, folder)?;
-        anyhow::Ok(server)
+        anyhow::Ok(keeper)
     };
     let mounted = tokio::select! {
         mounted = mounting => mounted,
@@ -85,22 +85,32 @@ async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<Exit
     };
     // What is mounted over it holds it; else it ends here.
     overlay::unmount(&below)?;
-    let server = mounted?;
+    let keeper = mounted?;
     crate::output::line(&format!(
         "{} is mounted on {} ({} layers); Ctrl-C or umount ends it",
         arguments.image,
         folder.display(),
         origin.layers.len()
     ))?;
-    until_unmounted(folder, server, &mut stop).await
+    until_unmounted(folder, keeper, &mut stop).await
+}
+
+/// The command line of the process that serves the files.
+fn server(cache: &Path, origin: &Origin, arguments: &MountArguments) -> Vec<OsString> {
+    let mut all: Vec<OsString> = vec!["fs-image".into(), "--cache".into(), cache.into()];
+    all.extend(origin.arguments.iter().cloned());
+    all.extend(arguments.eager.then(|| "--eager".into()));
+    all.extend(["--log".into(), arguments.log.name().into()]);
+    all.extend(origin.layers.iter().map(|layer| layer.to_string().into()));
+    all
 }
 
 /// Waits for a signal and unmounts, or until somebody else did; then until the last reader is gone, or a second
 /// signal.
-async fn until_unmounted(folder: &Path, mut server: Server, stop: &mut Stop) -> anyhow::Result<ExitCode> {
+async fn until_unmounted(folder: &Path, mut keeper: Keeper, stop: &mut Stop) -> anyhow::Result<ExitCode> {
     tokio::select! {
         () = stop.told() => {}
-        ended = server.ended() => {
+        ended = keeper.ended() => {
             if ended.is_err() {
                 // Nobody can read it any more.
                 overlay::unmount(folder)?;
@@ -117,7 +127,7 @@ async fn until_unmounted(folder: &Path, mut server: Server, stop: &mut Stop) -> 
     }
     tokio::select! {
         () = stop.told() => {}
-        ended = server.ended() => ended?,
+        ended = keeper.ended() => ended?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,7 +17,7 @@ const RESOLVING: Duration = Duration::from_secs(60);
 pub(super) struct Origin {
     /// Lowest first.
     pub(super) layers: Vec<Digest>,
-    /// What tells `shoal fs` of it.
+    /// What tells the process that serves it.
     pub(super) arguments: Vec<OsString>,
 }
 

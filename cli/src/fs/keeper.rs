@@ -1,6 +1,6 @@
-//! The process that serves the mount, started anew if it dies.
+//! The process that serves a mount, started anew if it dies.
 
-use std::path::Path;
+use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,41 +10,28 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use super::MountArguments;
-use super::origin::Origin;
-use crate::fs::INIT;
+use super::INIT;
 
 /// Deaths in a minute after which it is not started again: something kills it each time.
 const MAX_DEATHS: usize = 5;
 const MINUTE: Duration = Duration::from_secs(60);
 
-pub(super) struct Server {
+pub(crate) struct Keeper {
     device: Device,
-    arguments: Vec<std::ffi::OsString>,
+    arguments: Vec<OsString>,
     child: Child,
-    /// The folders of the layers below the mount, lowest first.
-    pub(super) folders: Vec<String>,
     deaths: Vec<Instant>,
 }
 
-impl Server {
-    pub(super) async fn start(
-        device: Device,
-        cache: &Path,
-        origin: &Origin,
-        arguments: &MountArguments,
-    ) -> anyhow::Result<Self> {
-        let mut all: Vec<std::ffi::OsString> = vec!["fs".into(), "--cache".into(), cache.into()];
-        all.extend(origin.arguments.iter().cloned());
-        all.extend(arguments.eager.then(|| "--eager".into()));
-        all.extend(["--log".into(), arguments.log.name().into()]);
-        all.extend(origin.layers.iter().map(|layer| layer.to_string().into()));
-        let (child, folders) = spawn(&device, &all).await?;
-        Ok(Self { device, arguments: all, child, folders, deaths: Vec::new() })
+impl Keeper {
+    /// Starts `shoal` with these arguments to serve the mount. Once it serves, returns what it said then, too.
+    pub(crate) async fn start(device: Device, arguments: Vec<OsString>) -> anyhow::Result<(Self, String)> {
+        let (child, said) = spawn(&device, &arguments).await?;
+        Ok((Self { device, arguments, child, deaths: Vec::new() }, said))
     }
 
     /// Returns when the mount is gone.
-    pub(super) async fn ended(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
         loop {
             let status = self.child.wait().await?;
             if status.success() {
@@ -72,17 +59,17 @@ impl Server {
 }
 
 /// Waits until it serves.
-async fn spawn(device: &Device, arguments: &[std::ffi::OsString]) -> anyhow::Result<(Child, Vec<String>)> {
+async fn spawn(device: &Device, arguments: &[OsString]) -> anyhow::Result<(Child, String)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments).env(INIT, hex::encode(device.init()));
     command.stdin(Stdio::from(device.descriptor()?)).stdout(Stdio::piped()).kill_on_drop(true);
     // A Ctrl-C is for the process that unmounts.
     command.process_group(0);
-    let mut child = command.spawn().context("cannot start shoal fs")?;
+    let mut child = command.spawn().context("cannot start the process that serves the files")?;
     let mut said = String::new();
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut said).await?;
     }
     ensure!(said.ends_with('\n'), "the process that serves the files could not start; see above");
-    Ok((child, said.split_whitespace().map(str::to_owned).collect()))
+    Ok((child, said))
 }

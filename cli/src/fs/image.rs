@@ -1,0 +1,83 @@
+//! The process that serves one image for `shoal mount`.
+
+use std::io::{Write as _, stdout};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use shoal_lazyfs::fill::{Pace, fill};
+use shoal_lazyfs::fuse::{Device, FuseMount};
+use shoal_lazyfs::images::Images;
+use shoal_lazyfs::link::{Link, Served};
+use shoal_lazyfs::source::{ClaimedIndex, LayerSource};
+use shoal_lazyfs::span_cache::Patience;
+use shoal_proto::Digest;
+
+use super::{AUTHORIZATION, LayoutSource, device, index, outlast_signals};
+use crate::log::{self, LogFormat};
+use crate::serve;
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageArguments {
+    /// Where what was read is kept
+    #[arg(long, value_name = "DIR")]
+    pub cache: PathBuf,
+    /// The OCI layout folder that holds the layers
+    #[arg(long, value_name = "DIR", required_unless_present = "socket")]
+    pub layout: Option<PathBuf>,
+    /// The socket of the daemon that has the layers
+    #[arg(long, value_name = "FILE", requires = "image")]
+    pub socket: Option<PathBuf>,
+    /// The image through which they are read, as the daemon named it
+    #[arg(long)]
+    pub image: Option<String>,
+    /// Of each layer, which index it has
+    #[arg(long, value_name = "ID@LEN@DIGEST", value_parser = index::parse)]
+    pub index: Vec<ClaimedIndex>,
+    /// Read all of it in the background
+    #[arg(long)]
+    pub eager: bool,
+    #[arg(long, value_enum, default_value_t)]
+    pub log: LogFormat,
+    /// Layers to show, each over those before it
+    pub layers: Vec<Digest>,
+}
+
+/// Serves until the mount is gone. Says on the standard output, in one line, which folders show the layers.
+pub(crate) fn run(arguments: ImageArguments) -> anyhow::Result<ExitCode> {
+    log::start(arguments.log);
+    let device = device()?;
+    let runtime = serve::runtime()?;
+    let done = runtime.block_on(serve(arguments, device));
+    runtime.shutdown_timeout(serve::BLOCKING_MAY_LAST);
+    done
+}
+
+fn source(arguments: &ImageArguments) -> Arc<dyn LayerSource> {
+    let (Some(socket), Some(image)) = (&arguments.socket, &arguments.image) else {
+        return Arc::new(LayoutSource::new(arguments.layout.as_deref().unwrap_or(Path::new("."))));
+    };
+    let link = Link::open(socket);
+    let authorization = std::env::var(AUTHORIZATION).ok();
+    for (layer, index) in arguments.layers.iter().zip(&arguments.index) {
+        let (image, authorization) = (image.clone(), authorization.clone());
+        link.serve(*layer, Served { image, index: *index, authorization });
+    }
+    Arc::new(link)
+}
+
+async fn serve(arguments: ImageArguments, device: Device) -> anyhow::Result<ExitCode> {
+    let _told = outlast_signals()?;
+    let images = Images::open(&arguments.cache, source(&arguments), Patience::default()).await?;
+    let slots = images.add(&arguments.layers).await?;
+    let served = FuseMount::serve(images.fs().clone(), &device).context("cannot serve the mount")?;
+    let names: Vec<_> = slots.iter().map(|slot| slot.0.to_string()).collect();
+    writeln!(stdout(), "{}", names.join(" "))?;
+    if arguments.eager {
+        tokio::spawn(fill(images.layers(&slots), Pace::EAGER));
+    }
+    tokio::task::spawn_blocking(move || served.join()).await??;
+    Ok(ExitCode::SUCCESS)
+}

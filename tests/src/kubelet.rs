@@ -1,0 +1,139 @@
+//! containerd as a kubelet uses it, with `shoal fs` as its snapshotter.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::process::Process;
+use crate::program::{Finished, ProgramError, command, run};
+
+#[allow(clippy::all, unreachable_pub, missing_debug_implementations, reason = "generated")]
+mod api {
+    tonic::include_proto!("runtime.v1");
+}
+
+use api::image_service_client::ImageServiceClient;
+use api::{ImageSpec, PullImageRequest, RemoveImageRequest};
+
+/// Off, because they need what a test machine may lack (device mapper, other filesystems).
+const DISABLED: &str = r#"[
+  "io.containerd.internal.v1.opt",
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp",
+]"#;
+const CRI: &str = r#"[plugins."io.containerd.grpc.v1.cri""#;
+
+/// A containerd of its own that pulls through a mirror only.
+#[derive(Debug)]
+pub struct Kubelet {
+    // Declared first: it is stopped before its folder goes.
+    process: Process,
+    images: ImageServiceClient<Channel>,
+    dir: TempDir,
+}
+
+impl Kubelet {
+    /// With the snapshotter at this socket, and this mirror for all registries.
+    pub async fn start(snapshotter: &Path, mirror: SocketAddr) -> Self {
+        let dir = TempDir::new().unwrap();
+        let root = dir.path().display();
+        let config = format!(
+            "version = 2\nroot = \"{root}/root\"\nstate = \"{root}/state\"\ndisabled_plugins = {DISABLED}\n\
+             [grpc]\naddress = \"{root}/sock\"\n[ttrpc]\naddress = \"{root}/ttrpc\"\n[debug]\nlevel = \"warn\"\n\
+             [proxy_plugins.shoal]\ntype = \"snapshot\"\naddress = \"{}\"\n\
+             {CRI}]\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
+             {CRI}.containerd]\nsnapshotter = \"shoal\"\ndisable_snapshot_annotations = false\n\
+             {CRI}.cni]\nbin_dir = \"{root}/cni\"\nconf_dir = \"{root}/cni\"\n\
+             {CRI}.registry]\nconfig_path = \"{root}/hosts\"\n",
+            snapshotter.display()
+        );
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
+        let hosts = dir.path().join("hosts/_default");
+        std::fs::create_dir_all(&hosts).unwrap();
+        let toml = format!(
+            "server = \"http://127.0.0.1:1\"\n[host.\"http://{mirror}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+        );
+        std::fs::write(hosts.join("hosts.toml"), toml).unwrap();
+        let (process, images) = start(dir.path()).await;
+        Self { process, images, dir }
+    }
+
+    /// Ends containerd, and starts it with what it had on disk.
+    pub async fn restart(&mut self) {
+        self.process.stop().await;
+        (self.process, self.images) = start(self.dir.path()).await;
+    }
+
+    /// PullImage, as for a pod.
+    pub async fn pull(&mut self, image: &str) -> Result<(), Status> {
+        let image = Some(ImageSpec { image: image.to_owned() });
+        self.images.pull_image(PullImageRequest { image }).await.map(drop)
+    }
+
+    /// RemoveImage, and then containerd's garbage collection, to its end.
+    pub async fn remove(&mut self, image: &str) {
+        let image = Some(ImageSpec { image: image.to_owned() });
+        self.images.remove_image(RemoveImageRequest { image }).await.unwrap();
+        self.ctr(["content", "prune", "references"]).await.unwrap();
+    }
+
+    /// Runs a program in a new container to its end.
+    pub async fn run(&self, image: &str, id: &str, program: &[&str]) -> Result<Finished, ProgramError> {
+        self.ctr(RUN.iter().chain(&[image, id]).chain(program)).await
+    }
+
+    /// Starts a program in a new container; one can talk to it.
+    pub fn start_container(&self, image: &str, id: &str, program: &[&str]) -> Child {
+        let mut ctr = self.command();
+        ctr.args(RUN).args([image, id]).args(program);
+        ctr.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
+    }
+
+    pub async fn ctr<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Finished, ProgramError> {
+        run(self.command(), arguments).await
+    }
+
+    /// The names of all snapshots.
+    pub async fn snapshots(&self) -> Vec<String> {
+        let listed = self.ctr(["snapshots", "--snapshotter", "shoal", "list"]).await.unwrap().text();
+        listed.lines().skip(1).filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
+    }
+
+    pub async fn stop(mut self) {
+        self.process.stop().await;
+    }
+
+    fn command(&self) -> Command {
+        let mut ctr = command("ctr");
+        ctr.arg("--address").arg(self.dir.path().join("sock")).args(["--namespace", "k8s.io"]);
+        ctr
+    }
+}
+
+const RUN: &[&str] = &["run", "--snapshotter", "shoal", "--rm"];
+
+async fn start(dir: &Path) -> (Process, ImageServiceClient<Channel>) {
+    let mut containerd = command("containerd");
+    containerd.arg("--config").arg(dir.join("config.toml"));
+    let mut process = Process::spawn("containerd", containerd, &dir.join("containerd.log"));
+    let deadline = Process::readiness_deadline();
+    let endpoint = Endpoint::from_shared(format!("unix:{}", dir.join("sock").display())).unwrap();
+    loop {
+        if let Ok(channel) = endpoint.connect().await {
+            return (process, ImageServiceClient::new(channel));
+        }
+        process.may_still_become_ready(deadline, "accept at its socket");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
