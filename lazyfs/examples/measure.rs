@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use shoal_lazyfs::VerifiedSpan;
-use shoal_lazyfs::build::{BuildSink, Built, DEFAULT_SPAN, IndexBuilder};
+use shoal_lazyfs::build::{Built, DEFAULT_SPAN, IndexBuilder};
 use shoal_lazyfs::index::{Head, SpanIndex, encode_head};
 use shoal_proto::Digest;
 
@@ -15,20 +15,6 @@ type Error = Box<dyn std::error::Error>;
 
 /// What a download hands over at once.
 const PIECE: usize = 1 << 20;
-
-#[derive(Default)]
-struct Windows(Vec<u8>);
-
-impl BuildSink for Windows {
-    fn tar(&mut self, _bytes: &[u8]) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn window(&mut self, compressed: &[u8]) -> std::io::Result<()> {
-        self.0.extend_from_slice(compressed);
-        Ok(())
-    }
-}
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
@@ -55,10 +41,10 @@ fn floor(layer: &[u8]) -> Result<Duration, Error> {
     Ok(start.elapsed())
 }
 
-fn build(layer: &[u8], span: u64) -> Result<(Duration, Built<Windows>), Error> {
+fn build(layer: &[u8], span: u64) -> Result<(Duration, Built<Vec<u8>>), Error> {
     let start = Instant::now();
     let digest = Digest::sha256(sha256(layer));
-    let mut builder = IndexBuilder::new(digest, layer.len() as u64, span, Windows::default())?;
+    let mut builder = IndexBuilder::new(digest, layer.len() as u64, span, Vec::new())?;
     for piece in layer.chunks(PIECE) {
         builder.push(piece)?;
     }
@@ -84,7 +70,7 @@ fn main() -> Result<(), Error> {
         return Ok(());
     };
     let head = encode_head(&built.index, &built.window_lengths)?;
-    let index_len = head.len() + built.sink.0.len();
+    let index_len = head.len() + built.sink.len();
     let start = Instant::now();
     let decoded = Head::decode(&head)?;
     let load = start.elapsed();
@@ -112,13 +98,13 @@ fn main() -> Result<(), Error> {
         share(index_len),
         head.len(),
         load.as_secs_f64() * 1e3,
-        built.sink.0.len(),
-        share(built.sink.0.len())
+        built.sink.len(),
+        share(built.sink.len())
     )?;
     let windows = |span: SpanIndex| {
         let range = decoded.window_range(span).unwrap_or_default();
         let at = |offset: u64| usize::try_from(offset).unwrap_or(0).saturating_sub(head.len());
-        built.sink.0.get(at(range.start)..at(range.end)).unwrap_or_default()
+        built.sink.get(at(range.start)..at(range.end)).unwrap_or_default()
     };
     let mut times = Vec::new();
     let mut fetched = Vec::new();
