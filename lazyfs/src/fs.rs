@@ -1,7 +1,7 @@
 //! What the filesystem shows, without a kernel: one folder for each layer in its place (a *slot*), named by its
 //! number, as overlayfs wants them for its `lowerdir`; and an empty folder, since overlayfs takes no single one.
 //!
-//! Nothing ever changes but that slots are added, so kernels may remember all they are told. An inode's number is a
+//! Nothing ever changes but that slots come and go, so kernels may remember all they are told of what is in them. An inode's number is a
 //! function of slot and node: unique over all layers, and the same after a restart.
 
 mod attr;
@@ -88,6 +88,15 @@ impl LazyFs {
             *place = Some(layer);
         }
         true
+    }
+
+    /// Shows a layer no more. Who still asks for its files is told that there are none.
+    pub fn remove(&self, slot: SlotNumber) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = slots.get_mut(slot.0 as usize).and_then(Option::take);
+        // It takes time to forget a large one.
+        drop(slots);
+        drop(removed);
     }
 
     pub fn slot(&self, slot: SlotNumber) -> Option<Arc<PlacedLayer>> {
