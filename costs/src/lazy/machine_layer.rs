@@ -14,6 +14,8 @@ use crate::sample::Layer;
 
 /// Where distributions keep most of what they install.
 const FROM: [&str; 2] = ["/usr/lib", "/usr/bin"];
+/// Larger files are left out: a layer of one file says little.
+const MAX_FILE: u64 = 16 << 20;
 /// What most tools compress layers with.
 const LEVEL: u32 = 6;
 
@@ -76,7 +78,8 @@ fn add_folder<W: Write>(tar: &mut tar::Builder<Hashed<W>>, folder: &Path, size: 
         let (path, kind) = (entry.path(), entry.file_type()?);
         if kind.is_dir() {
             add_folder(tar, &path, size)?;
-        } else if let (true, Ok(mut file)) = (kind.is_file(), File::open(&path)) {
+        } else if kind.is_file() && entry.metadata()?.len() <= MAX_FILE {
+            let mut file = File::open(&path).with_context(|| format!("read {}", path.display()))?;
             tar.append_file(path.strip_prefix("/")?, &mut file)?;
         }
     }
