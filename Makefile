@@ -1,9 +1,9 @@
-# Targets: build, demo, test, check, bench, deps. Everything else is plain cargo.
+# Targets: build, demo, test, check, bench, fuzz, deps. Everything else is plain cargo.
 
 CARGO ?= cargo
 SHOAL := $(or $(CARGO_TARGET_DIR),target)/debug/shoal
 
-.PHONY: build demo test check bench deps rust
+.PHONY: build demo test check bench fuzz deps rust
 
 build: rust
 	@start=$$(date +%s); $(CARGO) build -p shoal-cli; \
@@ -31,6 +31,24 @@ check: rust
 bench: rust
 	$(CARGO) build --release -p shoal-cli -p shoal-costs
 	$(or $(CARGO_TARGET_DIR),target)/release/shoal-costs $(ARGS)
+
+# Feeds what reads bytes of strangers with bytes that nobody thought of, ten minutes for each target; stops at the
+# first finding, which is kept in target/fuzz. `make fuzz FUZZ_SECONDS=60 FUZZ=span` is shorter. Needs a C++ compiler.
+FUZZ ?= index tar layer span link
+FUZZ_SECONDS ?= 600
+FUZZED := $(abspath $(or $(CARGO_TARGET_DIR),target))/fuzz
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+fuzz: rust
+	CARGO_TARGET_DIR=$(FUZZED) \
+	RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1" \
+	 $(CARGO) build --manifest-path fuzz/Cargo.toml --release --target $(HOST)
+	@for target in $(FUZZ); do \
+	 mkdir -p $(FUZZED)/corpus/$$target && echo "fuzz: $$target" && \
+	 $(FUZZED)/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=20 -rss_limit_mb=2048 \
+	  -print_final_stats=1 -artifact_prefix=$(FUZZED)/$$target- \
+	  $(FUZZED)/corpus/$$target fuzz/corpus/$$target || exit 1; done
 
 # The registry and the clients that the tests use.
 deps:

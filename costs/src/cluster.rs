@@ -36,6 +36,8 @@ pub(crate) struct Shoal {
     /// The mirror of a daemon, the gRPC address of a scheduler.
     pub address: SocketAddr,
     admin: SocketAddr,
+    /// Of a daemon: where it gives bytes of lazy layers.
+    pub lazy_socket: PathBuf,
     // Held for its drop.
     _process: Process,
 }
@@ -77,7 +79,8 @@ impl Cluster {
         if let Some(scheduler) = self.scheduler {
             config += &format!("\n[scheduler]\nurls = [\"https://{scheduler}\"]\n");
         }
-        self.start("daemon", listen, &config).await
+        let daemon = self.start("daemon", listen, &config).await?;
+        Ok(Shoal { lazy_socket: data_dir.join("lazy.sock"), ..daemon })
     }
 
     async fn start(&mut self, role: &str, address: SocketAddr, config: &str) -> Result<Shoal> {
@@ -109,7 +112,7 @@ impl Cluster {
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(Shoal { pid, address, admin, _process: process })
+        Ok(Shoal { pid, address, admin, lazy_socket: PathBuf::new(), _process: process })
     }
 }
 

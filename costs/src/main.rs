@@ -8,6 +8,7 @@ mod costs;
 mod cpu;
 mod floors;
 mod latency;
+mod lazy;
 mod memory;
 mod origin;
 mod report;
@@ -61,6 +62,8 @@ enum Part {
     SecondPull,
     /// Manifests' HEAD
     Latency,
+    /// Lazy layers: the index, spans on demand, mounted files
+    Lazy,
 }
 
 /// What all parts share.
@@ -91,6 +94,7 @@ impl Bench {
             Part::Cpu => cpu::measure(self).await,
             Part::SecondPull => second_pull::measure(self).await,
             Part::Latency => latency::measure(self).await,
+            Part::Lazy => lazy::measure(self).await,
         }
     }
 }

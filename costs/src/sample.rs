@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use shoal_proto::{Algorithm, Digest};
 use shoal_store::ContentHasher;
 
@@ -37,7 +37,12 @@ impl Sample {
     /// Writes the layer, `size` bytes that do not compress, to `folder`.
     pub(crate) fn make(folder: &Path, size: u64, seed: u64) -> Result<Self> {
         let layer = layer(folder.join(format!("layer-{seed}")), size, seed)?;
-        let config = json!({ "architecture": "amd64", "os": "linux", "seed": seed }).to_string();
+        Ok(Self::of(layer, LAYER_TYPE, &json!({ "architecture": "amd64", "os": "linux", "seed": seed })))
+    }
+
+    /// An image of this layer.
+    pub(crate) fn of(layer: Layer, media_type: &str, config: &Value) -> Self {
+        let config = config.to_string();
         let config_digest = ContentHasher::digest(Algorithm::Sha256, config.as_bytes());
         let descriptor = |kind, digest: &Digest, size: u64| {
             json!({
@@ -48,15 +53,16 @@ impl Sample {
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": descriptor(CONFIG_TYPE, &config_digest, config.len() as u64),
-            "layers": [descriptor(LAYER_TYPE, &layer.digest, layer.size)],
+            "layers": [descriptor(media_type, &layer.digest, layer.size)],
         })
         .to_string();
         let manifest_digest = ContentHasher::digest(Algorithm::Sha256, manifest.as_bytes());
-        Ok(Self { manifest, manifest_digest, config, config_digest, layer })
+        Self { manifest, manifest_digest, config, config_digest, layer }
     }
 }
 
-fn layer(path: PathBuf, size: u64, seed: u64) -> Result<Layer> {
+/// A file of `size` bytes that do not compress.
+pub(crate) fn layer(path: PathBuf, size: u64, seed: u64) -> Result<Layer> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut hasher = ContentHasher::new(Algorithm::Sha256);
     let mut file = File::create(&path).with_context(|| format!("create {}", path.display()))?;

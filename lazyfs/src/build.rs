@@ -37,6 +37,10 @@ pub enum BuildError {
         "the layer cannot be cut: {tar} bytes of its tar, {compressed} compressed, hold no place to begin at"
     )]
     NoCut { tar: u64, compressed: u64 },
+    #[error(
+        "the layer is so much smaller than its tar, of more than {most} bytes, that it looks like a bomb"
+    )]
+    TooLarge { most: u64 },
     #[error("the layer has more spans than an index can hold")]
     TooManySpans,
     #[error("the layer should have {want} bytes and has {got}")]
@@ -93,7 +97,7 @@ impl<S: BuildSink> IndexBuilder<S> {
             size,
             pushed: 0,
             reader: Reader::Unknown(Vec::new()),
-            recorder: Recorder::new(span_size, sink)?,
+            recorder: Recorder::new(size, span_size, sink)?,
         })
     }
 

@@ -11,7 +11,7 @@ use crate::span_cache::{FillError, Layer, ReadError};
 
 /// Spans that are fetched at a time for nobody: a line stays busy, and a reader finds it free soon.
 const FETCHES: usize = 4;
-/// After which it is tried again where nobody could serve.
+/// After which it is tried again where nobody could serve, or there was no room.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// When to begin.
@@ -35,26 +35,27 @@ impl Default for Pace {
     }
 }
 
-/// Makes layers whole, one after the other; those that nobody can serve at present come round again. Ends when they
-/// are whole, or cannot be. What cannot be is logged.
+/// Makes layers whole, one after the other; those that nobody can serve at present, or for which the cache has no room,
+/// come round again. Ends when they are whole, or cannot be. What cannot be is logged.
 pub async fn fill(mut layers: Vec<Arc<Layer>>, pace: Pace) {
     wait(&layers, pace).await;
     loop {
-        let mut unavailable = Vec::new();
+        let mut later = Vec::new();
         for layer in layers {
             let digest = *layer.digest();
             match fill_layer(&layer).await {
                 Ok(()) => tracing::info!(layer = %digest, "a layer is whole, and its index is right"),
-                Err(FillError::Read(ReadError::Source { error: SourceError::Unavailable(_), .. })) => {
-                    unavailable.push(layer);
-                }
+                Err(
+                    FillError::NoRoom
+                    | FillError::Read(ReadError::Source { error: SourceError::Unavailable(_), .. }),
+                ) => later.push(layer),
                 Err(error) => tracing::warn!(layer = %digest, %error, "a layer cannot be made whole"),
             }
         }
-        if unavailable.is_empty() {
+        if later.is_empty() {
             return;
         }
-        layers = unavailable;
+        layers = later;
         tokio::time::sleep(PAUSE).await;
     }
 }

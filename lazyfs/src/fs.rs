@@ -1,7 +1,7 @@
 //! What the filesystem shows, without a kernel: one folder for each layer in its place (a *slot*), named by its
 //! number, as overlayfs wants them for its `lowerdir`; and an empty folder, since overlayfs takes no single one.
 //!
-//! Nothing ever changes but that slots are added, so kernels may remember all they are told. An inode's number is a
+//! Nothing ever changes but that slots come and go, so kernels may remember all they are told of what is in them. An inode's number is a
 //! function of slot and node: unique over all layers, and the same after a restart.
 
 mod attr;

@@ -5,17 +5,16 @@ mod table;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::try_join_all;
 use shoal_proto::Digest;
-use tokio::sync::Mutex;
 
 use crate::chain::{PlacedLayer, TooMuchWork};
 use crate::fs::{LazyFs, SlotNumber};
 use crate::source::LayerSource;
 use crate::span_cache::{CacheError, Layer, Patience, SpanCache};
-use table::SlotTable;
+use table::{Place, SlotTable};
 
 /// Why an image's layers cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +33,7 @@ pub enum ImageError {
 #[derive(Debug)]
 pub struct Images {
     cache: Arc<SpanCache>,
-    table: Mutex<SlotTable>,
+    table: Arc<Mutex<SlotTable>>,
     fs: Arc<LazyFs>,
 }
 
@@ -46,11 +45,20 @@ impl Images {
         source: Arc<dyn LayerSource>,
         patience: Patience,
     ) -> Result<Self, ImageError> {
-        let cache = SpanCache::open(folder, source, patience)?;
-        let path = folder.join("slots");
-        let table = SlotTable::open(&path).map_err(|error| ImageError::Table { path, error })?;
-        let images = Self { cache, table: Mutex::new(table), fs: Arc::default() };
-        images.restore().await;
+        let folder = folder.to_owned();
+        let opened = blocking(move || {
+            let cache = SpanCache::open(&folder, source, patience)?;
+            let path = folder.join("slots");
+            let table = SlotTable::open(&path).map_err(|error| ImageError::Table { path, error })?;
+            Ok((cache, table))
+        });
+        let (cache, table) = opened.await?;
+        let (shown, hidden) = (table.shown(), table.only_hidden());
+        let images = Self { cache, table: Arc::new(Mutex::new(table)), fs: Arc::default() };
+        images.restore(shown).await;
+        for layer in hidden {
+            images.cache.remove(&layer).await?;
+        }
         Ok(images)
     }
 
@@ -66,39 +74,34 @@ impl Images {
     pub async fn add(&self, layers: &[Digest]) -> Result<Vec<SlotNumber>, ImageError> {
         // Indexes first, all at once: an image whose indexes are slow to come holds up no other one.
         let opened = try_join_all(layers.iter().map(|layer| self.cache.layer(layer))).await?;
-        let mut table = self.table.lock().await;
-        let mut numbers = Vec::new();
-        let mut parent: Option<(SlotNumber, Arc<PlacedLayer>)> = None;
-        for (layer, opened) in layers.iter().zip(opened) {
-            let below = parent.as_ref().map(|(number, _)| *number);
-            let known = table.find(below, layer);
-            let placed = match known.and_then(|number| self.fs.slot(number)) {
-                Some(placed) => placed,
-                None => place(parent.as_ref().map(|(_, placed)| placed.clone()), opened).await?,
-            };
-            let number = match known {
-                Some(number) => number,
-                None => table.add(below, layer)?,
-            };
-            if !self.fs.add(number, placed.clone()) {
-                return Err(ImageError::Full);
-            }
-            numbers.push(number);
-            parent = Some((number, placed));
-        }
-        Ok(numbers)
+        let (table, fs) = (self.table.clone(), self.fs.clone());
+        blocking(move || show(&mut lock(&table), &fs, opened)).await
     }
 
-    /// Shows a layer in its place no more; nobody may use it there. False if a layer is shown over it.
+    /// Shows a layer in its place no more; nobody may use it there. What it takes of the disk is freed unless it is
+    /// shown in another place. False if a layer is shown over it: then nothing changes. The number stays this place's.
     pub async fn remove(&self, slot: SlotNumber) -> Result<bool, ImageError> {
-        let table = self.table.lock().await;
-        let shown_over =
-            |(number, parent, _): (_, _, _)| parent == Some(slot) && self.fs.slot(number).is_some();
-        let unused = !table.iter().any(shown_over);
-        if unused {
-            self.fs.remove(slot);
+        let (table, fs) = (self.table.clone(), self.fs.clone());
+        let removed = blocking(move || {
+            let mut table = lock(&table);
+            let shown = table.shown();
+            let Some((_, (_, layer))) = shown.iter().find(|(number, _)| *number == slot) else {
+                return Ok(Some(None));
+            };
+            if shown.iter().any(|(_, (parent, _))| *parent == Some(slot)) {
+                return Ok(None);
+            }
+            table.hide(slot)?;
+            fs.remove(slot);
+            let elsewhere = shown.iter().any(|(number, (_, other))| *number != slot && other == layer);
+            Ok(Some((!elsewhere).then_some(*layer)))
+        });
+        match removed.await? {
+            Some(Some(layer)) => self.cache.remove(&layer).await?,
+            Some(None) => {}
+            None => return Ok(false),
         }
-        Ok(unused)
+        Ok(true)
     }
 
     /// The layers in these slots, each once.
@@ -108,16 +111,18 @@ impl Images {
         placed.map(|placed| placed.layer().clone()).filter(|layer| seen.insert(*layer.digest())).collect()
     }
 
-    async fn restore(&self) {
-        let table = self.table.lock().await;
-        for (number, parent, layer) in table.iter() {
+    async fn restore(&self, shown: Vec<(SlotNumber, Place)>) {
+        for (number, (parent, layer)) in shown {
             let below = parent.map(|parent| self.fs.slot(parent));
             // A parent that is not there: neither can be what lies over it.
             let Ok(below) = below.map_or(Ok(None), |below| below.map(Some).ok_or(())) else { continue };
-            if !self.cache.holds(layer) {
+            if !self.cache.holds(&layer) {
                 continue;
             }
-            let placed = async { place(below, self.cache.layer(layer).await?).await };
+            let placed = async {
+                let layer = self.cache.layer(&layer).await?;
+                blocking(|| place(below, layer)).await
+            };
             match placed.await {
                 Ok(placed) => drop(self.fs.add(number, placed)),
                 Err(error) => tracing::warn!(%layer, %error, "a layer cannot be shown again"),
@@ -126,9 +131,38 @@ impl Images {
     }
 }
 
-async fn place(parent: Option<Arc<PlacedLayer>>, layer: Arc<Layer>) -> Result<Arc<PlacedLayer>, ImageError> {
+/// Blocks.
+fn show(table: &mut SlotTable, fs: &LazyFs, layers: Vec<Arc<Layer>>) -> Result<Vec<SlotNumber>, ImageError> {
+    let mut numbers = Vec::new();
+    let mut parent: Option<(SlotNumber, Arc<PlacedLayer>)> = None;
+    for layer in layers {
+        let at = (parent.as_ref().map(|(number, _)| *number), *layer.digest());
+        let placed = match table.find(&at).and_then(|number| fs.slot(number)) {
+            Some(placed) => placed,
+            None => place(parent.map(|(_, placed)| placed), layer)?,
+        };
+        let number = table.show(at)?;
+        if !fs.add(number, placed.clone()) {
+            return Err(ImageError::Full);
+        }
+        numbers.push(number);
+        parent = Some((number, placed));
+    }
+    Ok(numbers)
+}
+
+fn place(parent: Option<Arc<PlacedLayer>>, layer: Arc<Layer>) -> Result<Arc<PlacedLayer>, ImageError> {
     let digest = *layer.digest();
-    let placed = tokio::task::spawn_blocking(move || PlacedLayer::over(parent, layer));
-    let placed = placed.await.map_err(|_| CacheError::ShutDown)?;
-    Ok(Arc::new(placed.map_err(|error| ImageError::Chain { layer: digest, error })?))
+    let placed = PlacedLayer::over(parent, layer);
+    placed.map(Arc::new).map_err(|error| ImageError::Chain { layer: digest, error })
+}
+
+fn lock(table: &Mutex<SlotTable>) -> MutexGuard<'_, SlotTable> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| CacheError::ShutDown)?
 }

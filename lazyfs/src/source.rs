@@ -8,7 +8,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use shoal_proto::Digest;
 
-use crate::index::IndexId;
+use crate::index::{IndexId, MAX_SPAN_COMPRESSED};
+
+/// Bytes of one range at most: those of the longest span. What a daemon gives at once.
+pub const MAX_RANGE: u64 = shoal_proto::message::limit::RANGE;
+const _: () = assert!(MAX_SPAN_COMPRESSED <= MAX_RANGE);
 
 /// Who waits. More urgent ranges come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,7 +48,7 @@ pub struct ClaimedIndex {
     pub len: u64,
 }
 
-/// Serves ranges. Both calls answer with exactly the bytes asked for, or an error; a caller that loses interest
+/// Serves ranges of at most [`MAX_RANGE`] bytes. Both calls answer with exactly the bytes asked for, or an error; a caller that loses interest
 /// drops the future. What comes is checked by whoever asked: of an index that it is the claimed one, of a layer what
 /// its bytes decode to.
 pub trait LayerSource: fmt::Debug + Send + Sync + 'static {

@@ -8,37 +8,41 @@
 //! layers/sha256-…/proved      the index whose DiffID the whole tar had
 //! layers/sha256-…/revoked     the index whose DiffID it had not
 //! ```
-//! A folder with a head mounts without anything from outside.
+//! A folder with a head mounts without anything from outside. Its time is when the layer was used last.
 
 mod error;
 mod head;
 mod layer;
 mod map;
+mod metrics;
 mod retry;
+mod shelf;
+mod stored;
 mod verdict;
 
-use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::path::Path;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use shoal_proto::Digest;
 use tokio::time::Instant;
 
 use crate::source::LayerSource;
-use head::{HEAD, HeadFetch};
+use head::HeadFetch;
+use layer::Surroundings;
+use shelf::Shelf;
+use stored::Stored;
 
 pub use error::{CacheError, FillError, ReadError};
 pub use layer::Layer;
+pub use metrics::{ReadCounts, WAIT_BOUNDS_MS};
 
 /// How long it takes at most until what was fetched outlasts a loss of power.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-
-/// A layer that somebody uses, perhaps. Locked while it is opened, so that none is opened twice, and none waits for
-/// another.
-type Slot = Arc<tokio::sync::Mutex<Weak<Layer>>>;
+/// How often bytes are asked for while what comes is wrong: a source may then find others.
+const MAX_WRONG: usize = 3;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -56,23 +60,21 @@ impl Default for Patience {
 /// The folder of all layers. One process uses it at a time.
 #[derive(Debug)]
 pub struct SpanCache {
-    folder: PathBuf,
-    source: Arc<dyn LayerSource>,
-    patience: Patience,
-    layers: Mutex<HashMap<Digest, Slot>>,
+    around: Surroundings,
     _lock: File,
 }
 
 impl SpanCache {
-    /// Opens or makes the folder. Needs a tokio runtime, in which it keeps a task as long as the cache lives.
+    /// Opens or makes the folder. Needs a tokio runtime, in which it keeps a task as long as the cache lives. Blocks.
     pub fn open(
         folder: &Path,
         source: Arc<dyn LayerSource>,
         patience: Patience,
     ) -> Result<Arc<Self>, CacheError> {
         let failed = |error| CacheError::Folder { folder: folder.to_owned(), error };
+        let layers = folder.join("layers");
         // Private images may be in it.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder.join("layers"));
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&layers);
         made.map_err(failed)?;
         let lock = File::create(folder.join("lock")).map_err(failed)?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
@@ -81,74 +83,91 @@ impl SpanCache {
                 other => failed(other.into()),
             }
         })?;
-        let cache = Arc::new(Self {
-            folder: folder.to_owned(),
-            source,
-            patience,
-            layers: Mutex::default(),
-            _lock: lock,
-        });
-        tokio::spawn(keep_syncing(Arc::downgrade(&cache)));
+        let shelf = Arc::new(Shelf::open(layers));
+        let around = Surroundings { source, patience, shelf, metrics: Arc::default() };
+        let cache = Arc::new(Self { around, _lock: lock });
+        tokio::spawn(keep_tidy(Arc::downgrade(&cache)));
         Ok(cache)
     }
 
-    /// A layer from this disk, or, the first time, with its index from the source.
+    /// From now on the layers take so many bytes of the disk at most; without this call as many as they like. Layers
+    /// that are not open go for it, those first that were used longest ago. If all are open nothing is fetched ahead,
+    /// but what readers wait for is kept even then: it would be fetched again and again.
+    pub fn limit_disk(&self, bytes: u64) {
+        self.around.shelf.set_limit(bytes);
+    }
+
+    /// Bytes of the disk that the layers take, or a little more.
+    pub fn disk_used(&self) -> u64 {
+        self.around.shelf.used()
+    }
+
+    /// What readers got since the cache was opened.
+    pub fn counts(&self) -> ReadCounts {
+        self.around.metrics.counts()
+    }
+
+    /// A layer from this disk, or, the first time, with its index from the source. Open as long as it is held.
     pub async fn layer(&self, digest: &Digest) -> Result<Arc<Layer>, CacheError> {
-        let slot = self.known().entry(*digest).or_default().clone();
-        let mut slot = slot.lock().await;
+        let shelf = &self.around.shelf;
+        let slot = shelf.slot(digest).lock_owned().await;
         if let Some(layer) = slot.upgrade() {
             return Ok(layer);
         }
-        let folder = self.layer_folder(digest);
-        let claimed = self.source.claimed(digest);
-        let head = match head::read(&folder, digest, claimed.as_ref()) {
+        let folder = shelf.layer_folder(digest);
+        let claimed = self.around.source.claimed(digest);
+        let (known, shelf, layer) = (folder.clone(), shelf.clone(), *digest);
+        let known = tokio::task::spawn_blocking(move || {
+            shelf.close_one(&layer);
+            head::read(&known, &layer, claimed.as_ref())
+        });
+        let head = match known.await.map_err(|_| CacheError::ShutDown)? {
             Some(head) => head,
-            None => {
-                let deadline = Instant::now() + self.patience.deadline;
-                let (source, folder) = (&*self.source, &*folder);
-                HeadFetch { source, layer: digest, claimed, folder, deadline }.run().await?
-            }
+            None => HeadFetch { layer: digest, claimed, folder: &folder, around: &self.around }.run().await?,
         };
-        let opened = Layer::open(&folder, head, self.source.clone(), self.patience);
-        let layer = Arc::new(opened.map_err(|error| CacheError::Folder { folder, error })?);
-        *slot = Arc::downgrade(&layer);
-        Ok(layer)
+        let around = self.around.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            // Here, so that it is locked until it is open even if nobody waits any more.
+            let mut slot = slot;
+            let stored = Stored::open(&folder, head).map_err(|error| CacheError::Folder { folder, error })?;
+            let layer = Arc::new(Layer::new(stored, around));
+            *slot = Arc::downgrade(&layer);
+            Ok(layer)
+        });
+        opened.await.map_err(|_| CacheError::ShutDown)?
     }
 
     /// Whether the index of a layer is on this disk.
     pub fn holds(&self, digest: &Digest) -> bool {
-        self.layer_folder(digest).join(HEAD).exists()
+        self.around.shelf.holds(digest)
+    }
+
+    /// Frees what a layer takes of the disk, now or as soon as it is not open any more.
+    pub async fn remove(&self, digest: &Digest) -> Result<(), CacheError> {
+        let (shelf, digest) = (self.around.shelf.clone(), *digest);
+        tokio::task::spawn_blocking(move || shelf.remove(&digest)).await.map_err(|_| CacheError::ShutDown)
     }
 
     /// Puts everything that was read so far where a loss of power leaves it. Blocks.
     pub fn sync(&self) {
-        let slots: Vec<_> = self.known().values().cloned().collect();
-        for layer in slots.iter().filter_map(|slot| slot.try_lock().ok()?.upgrade()) {
+        for layer in self.around.shelf.open_layers() {
             layer.sync();
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Slot>> {
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that nobody opens and nobody uses.
-        layers.retain(|_, slot| {
-            Arc::strong_count(slot) > 1 || slot.try_lock().map_or(true, |layer| layer.strong_count() > 0)
-        });
-        layers
-    }
-
-    fn layer_folder(&self, digest: &Digest) -> PathBuf {
-        self.folder.join("layers").join(format!("{}-{}", digest.algorithm().name(), digest.hex()))
+        self.around.shelf.close();
     }
 }
 
-async fn keep_syncing(cache: Weak<SpanCache>) {
+async fn keep_tidy(cache: Weak<SpanCache>) {
     let mut tick = tokio::time::interval_at(Instant::now() + SYNC_EVERY, SYNC_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         let Some(cache) = cache.upgrade() else { return };
-        if tokio::task::spawn_blocking(move || cache.sync()).await.is_err() {
+        let tidied = tokio::task::spawn_blocking(move || {
+            cache.sync();
+            cache.around.shelf.tidy();
+        });
+        if tidied.await.is_err() {
             return;
         }
     }

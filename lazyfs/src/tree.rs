@@ -10,7 +10,7 @@ use std::ops::Range;
 pub const MAX_NAME: usize = 255;
 /// Length of a path in bytes, as in Linux (PATH_MAX, which counts the final zero).
 pub const MAX_PATH: usize = 4095;
-/// Entries of one layer. The largest layers seen have some 400,000; each costs about 100 bytes of memory.
+/// Entries of one layer. The largest layers seen have some 400,000; each costs about 150 bytes of memory.
 pub const MAX_ENTRIES: usize = 1 << 20;
 /// Bytes of all names, link targets and extended attributes of one layer.
 pub const MAX_TEXT: usize = 64 << 20;

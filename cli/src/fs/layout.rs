@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
-use shoal_lazyfs::build::{BuildSink, DEFAULT_SPAN, IndexBuilder};
+use shoal_lazyfs::build::{DEFAULT_SPAN, IndexBuilder};
 use shoal_lazyfs::index::encode_head;
 use shoal_lazyfs::source::{LayerSource, SourceError, Urgency};
 use shoal_proto::Digest;
@@ -136,24 +136,11 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     serde_json::from_slice(&text).with_context(what)
 }
 
-struct Windows(Vec<u8>);
-
-impl BuildSink for Windows {
-    fn tar(&mut self, _bytes: &[u8]) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn window(&mut self, compressed: &[u8]) -> std::io::Result<()> {
-        self.0.extend_from_slice(compressed);
-        Ok(())
-    }
-}
-
 /// Reads a layer whole, checks its digest and makes its index file.
 fn build(path: &Path, layer: Digest) -> anyhow::Result<Bytes> {
     let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let size = file.metadata()?.len();
-    let mut builder = IndexBuilder::new(layer, size, DEFAULT_SPAN, Windows(Vec::new()))?;
+    let mut builder = IndexBuilder::new(layer, size, DEFAULT_SPAN, Vec::new())?;
     let mut hasher = ContentHasher::new(layer.algorithm());
     let mut piece = vec![0; PIECE];
     loop {
@@ -169,7 +156,7 @@ fn build(path: &Path, layer: Digest) -> anyhow::Result<Bytes> {
     let got = hasher.finish();
     ensure!(got == layer, "the file has the digest {got}");
     let mut index = encode_head(&built.index, &built.window_lengths)?;
-    index.extend_from_slice(&built.sink.0);
+    index.extend_from_slice(&built.sink);
     Ok(index.into())
 }
 

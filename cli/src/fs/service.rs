@@ -53,6 +53,10 @@ pub(crate) struct FsArguments {
     /// Fetch these images whole at once, in the background; repeatable
     #[arg(long, value_name = "IMAGES")]
     eager: Vec<Pattern>,
+    /// Bytes of the disk that what was read of layers may take. What is shown stays even beyond it; then nothing is
+    /// fetched that nobody reads
+    #[arg(long, value_name = "SIZE")]
+    pub(super) disk: Option<ByteSize>,
     /// When to fetch what nobody has read
     #[arg(long, value_enum, default_value_t)]
     fill: FillTime,

@@ -46,6 +46,9 @@ async fn serve(arguments: &SnapshotsArguments, device: Device) -> anyhow::Result
     let opened =
         Snapshotter::open(arguments.service.places(), Link::open(node), arguments.service.policy()).await;
     let snapshotter = opened.context("cannot show what was shown before")?;
+    if let Some(disk) = arguments.service.disk {
+        snapshotter.images().cache().limit_disk(disk.as_u64());
+    }
     let fs = snapshotter.images().fs().clone();
     let served = FuseMount::serve(fs, &device).context("cannot serve the mount")?;
     writeln!(stdout(), "serving")?;

@@ -19,8 +19,28 @@ pub trait BuildSink {
     fn window(&mut self, compressed: &[u8]) -> io::Result<()>;
 }
 
+/// Keeps the windows, one after the other as in an index file, and not the tar.
+impl BuildSink for Vec<u8> {
+    fn tar(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn window(&mut self, compressed: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(compressed);
+        Ok(())
+    }
+}
+
+/// Bytes of tar that any layer may have, and how many times its own bytes above that. Layers above a GiB of tar hold
+/// programs and data, which shrink to a half or a tenth; only long zeros shrink to a thousandth, and those would keep
+/// the builder busy, and then everybody's disk, for as long as somebody likes.
+const ANY_TAR: u64 = 1 << 30;
+const MAX_RATIO: u64 = 32;
+
 pub(super) struct Recorder<S> {
     span_size: u64,
+    /// Bytes of tar that may come.
+    most: u64,
     sink: S,
     tar: TarStream,
     diff_id: ring::digest::Context,
@@ -35,9 +55,10 @@ pub(super) struct Recorder<S> {
 }
 
 impl<S: BuildSink> Recorder<S> {
-    pub(super) fn new(span_size: u64, sink: S) -> Result<Self, BuildError> {
+    pub(super) fn new(layer_size: u64, span_size: u64, sink: S) -> Result<Self, BuildError> {
         Ok(Self {
             span_size: span_size.clamp(1, MAX_SPAN),
+            most: layer_size.saturating_mul(MAX_RATIO).saturating_add(ANY_TAR),
             sink,
             tar: TarStream::new(),
             diff_id: ring::digest::Context::new(&ring::digest::SHA256),
@@ -58,6 +79,9 @@ impl<S: BuildSink> Recorder<S> {
     /// The next bytes of the tar. `compressed_at` is how far the layer was read for them.
     pub(super) fn output(&mut self, bytes: &[u8], compressed_at: u64) -> Result<(), BuildError> {
         self.out += bytes.len() as u64;
+        if self.out > self.most {
+            return Err(BuildError::TooLarge { most: self.most });
+        }
         self.check_span(compressed_at)?;
         self.hasher.update(bytes);
         self.diff_id.update(bytes);

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::try_join_all;
 
@@ -44,7 +45,7 @@ impl FileRead {
         self.len == 0
     }
 
-    /// Fills `out` if nothing is missing on this disk; says whether it did.
+    /// Fills `out` if nothing is missing on this disk; says whether it did. Blocks as long as this disk does.
     pub fn local(&self, out: &mut [u8]) -> std::io::Result<bool> {
         self.clear(out);
         for (start, place) in &self.pieces {
@@ -53,11 +54,13 @@ impl FileRead {
                 return Ok(false);
             }
         }
+        self.layer.metrics().read(self.len);
         Ok(true)
     }
 
     /// The bytes, with what is missing fetched.
     pub async fn fetch(&self) -> Result<Vec<u8>, ReadError> {
+        let begun = Instant::now();
         let mut out = vec![0; self.len];
         let mut rest: &mut [u8] = &mut out;
         let mut at = 0;
@@ -68,7 +71,11 @@ impl FileRead {
             (rest, at) = (tail, place.end);
             reads.push(self.layer.read(*start, piece, Urgency::Demand));
         }
-        try_join_all(reads).await?;
+        let read = try_join_all(reads).await;
+        let metrics = self.layer.metrics();
+        metrics.waited(begun.elapsed());
+        read?;
+        metrics.read(self.len);
         Ok(out)
     }
 

@@ -1,7 +1,9 @@
 //! The numbers of layers in their places, on disk: one line for each, the parent's number (or `-`) and the layer's
-//! digest; the line's number is the layer's.
+//! digest; which line of that kind it is, is the layer's number. Between them `hide` or `show` and a number, where a
+//! layer is not shown any more in its place, or again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,7 +13,8 @@ use shoal_proto::Digest;
 use super::ImageError;
 use crate::fs::SlotNumber;
 
-type Place = (Option<SlotNumber>, Digest);
+/// What is right below, and the layer.
+pub(super) type Place = (Option<SlotNumber>, Digest);
 
 #[derive(Debug)]
 pub(super) struct SlotTable {
@@ -19,6 +22,13 @@ pub(super) struct SlotTable {
     file: File,
     places: Vec<Place>,
     numbers: HashMap<Place, SlotNumber>,
+    hidden: HashSet<SlotNumber>,
+}
+
+enum Line {
+    Place(Place),
+    Hide(SlotNumber),
+    Show(SlotNumber),
 }
 
 impl SlotTable {
@@ -30,58 +40,109 @@ impl SlotTable {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let mut places = Vec::new();
-        let mut sound = 0;
+        let (mut places, mut hidden) = (Vec::new(), HashSet::new());
+        let (mut sound, mut changes) = (0, 0);
         for line in text.split_inclusive(|&byte| byte == b'\n') {
-            let Some(place) = parse(line, places.len()) else { break };
-            places.push(place);
+            match parse(line, places.len()) {
+                Some(Line::Place(place)) => places.push(place),
+                Some(Line::Hide(number)) => changes += usize::from(hidden.insert(number)),
+                Some(Line::Show(number)) => changes += usize::from(hidden.remove(&number)),
+                None => break,
+            }
             sound += line.len();
+        }
+        if changes > places.len() {
+            sound = rewrite(path, &places, &hidden)?;
         }
         let file = File::options().append(true).create(true).open(path)?;
         file.set_len(sound as u64)?;
         let numbers = places.iter().enumerate().map(|(at, place)| (*place, number(at))).collect();
-        Ok(Self { path: path.to_owned(), file, places, numbers })
+        Ok(Self { path: path.to_owned(), file, places, numbers, hidden })
     }
 
-    pub(super) fn find(&self, parent: Option<SlotNumber>, layer: &Digest) -> Option<SlotNumber> {
-        self.numbers.get(&(parent, *layer)).copied()
+    pub(super) fn find(&self, place: &Place) -> Option<SlotNumber> {
+        self.numbers.get(place).copied()
     }
 
-    pub(super) fn add(
-        &mut self,
-        parent: Option<SlotNumber>,
-        layer: &Digest,
-    ) -> Result<SlotNumber, ImageError> {
-        let below = parent.map_or_else(|| "-".to_owned(), |parent| parent.0.to_string());
-        self.append(&format!("{below} {layer}\n"))
-            .map_err(|error| ImageError::Table { path: self.path.clone(), error })?;
+    /// The number of a place, where something is shown from now on.
+    pub(super) fn show(&mut self, place: Place) -> Result<SlotNumber, ImageError> {
+        if let Some(known) = self.find(&place) {
+            if self.hidden.contains(&known) {
+                self.append(&format!("show {}\n", known.0))?;
+                self.hidden.remove(&known);
+            }
+            return Ok(known);
+        }
+        self.append(&line(&place))?;
         let new = number(self.places.len());
-        self.places.push((parent, *layer));
-        self.numbers.insert((parent, *layer), new);
+        self.places.push(place);
+        self.numbers.insert(place, new);
         Ok(new)
     }
 
-    /// A line that was written by half is taken back.
-    fn append(&mut self, line: &str) -> io::Result<()> {
-        let before = self.file.metadata()?.len();
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
-        written.or_else(|error| self.file.set_len(before).and(Err(error)))
+    pub(super) fn hide(&mut self, slot: SlotNumber) -> Result<(), ImageError> {
+        self.append(&format!("hide {}\n", slot.0))?;
+        self.hidden.insert(slot);
+        Ok(())
     }
 
-    /// In the order of their numbers; so a parent comes before its children.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (SlotNumber, Option<SlotNumber>, &Digest)> {
-        self.places.iter().enumerate().map(|(at, (parent, layer))| (number(at), *parent, layer))
+    /// A line that was written by half is taken back.
+    fn append(&mut self, line: &str) -> Result<(), ImageError> {
+        let append = || {
+            let before = self.file.metadata()?.len();
+            let written = (&self.file).write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+            written.or_else(|error| self.file.set_len(before).and(Err(error)))
+        };
+        append().map_err(|error| ImageError::Table { path: self.path.clone(), error })
+    }
+
+    /// What is shown, in the order of numbers; so a parent comes before its children.
+    pub(super) fn shown(&self) -> Vec<(SlotNumber, Place)> {
+        let all = self.places.iter().enumerate().map(|(at, place)| (number(at), *place));
+        all.filter(|(number, _)| !self.hidden.contains(number)).collect()
+    }
+
+    /// Layers that were shown once and are shown in no place now.
+    pub(super) fn only_hidden(&self) -> HashSet<Digest> {
+        let mut layers: HashSet<_> = self.places.iter().map(|(_, layer)| *layer).collect();
+        for (_, (_, layer)) in self.shown() {
+            layers.remove(&layer);
+        }
+        layers
     }
 }
 
-fn parse(line: &[u8], before: usize) -> Option<Place> {
+/// Without what was changed back since. Returns the file's length.
+fn rewrite(path: &Path, places: &[Place], hidden: &HashSet<SlotNumber>) -> io::Result<usize> {
+    let mut text: String = places.iter().map(line).collect();
+    for number in hidden {
+        // Cannot fail: it goes to memory.
+        let _ = writeln!(text, "hide {}", number.0);
+    }
+    let partial = path.with_extension("partial");
+    let mut file = File::create(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    Ok(text.len())
+}
+
+fn line((parent, layer): &Place) -> String {
+    let below = parent.map_or_else(|| "-".to_owned(), |parent| parent.0.to_string());
+    format!("{below} {layer}\n")
+}
+
+fn parse(line: &[u8], before: usize) -> Option<Line> {
     let line = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
-    let (parent, layer) = line.split_once(' ')?;
-    let parent = match parent {
-        "-" => None,
-        number => Some(SlotNumber(number.parse().ok().filter(|&number: &u32| (number as usize) < before)?)),
-    };
-    Some((parent, layer.parse().ok()?))
+    let (first, second) = line.split_once(' ')?;
+    let known =
+        |number: &str| Some(SlotNumber(number.parse().ok().filter(|&at: &u32| (at as usize) < before)?));
+    Some(match first {
+        "hide" => Line::Hide(known(second)?),
+        "show" => Line::Show(known(second)?),
+        "-" => Line::Place((None, second.parse().ok()?)),
+        parent => Line::Place((Some(known(parent)?), second.parse().ok()?)),
+    })
 }
 
 fn number(at: usize) -> SlotNumber {

@@ -131,6 +131,10 @@ pub(super) fn decode(from: &mut Decoder<'_>) -> Result<Tree, DecodeError> {
         decoding.dir(from, dir, depth)?;
     }
     if decoding.tree.nodes.first().is_some_and(|root| matches!(root.kind, Kind::Dir { .. })) {
+        // It stays in memory as long as the layer is open.
+        decoding.tree.nodes.shrink_to_fit();
+        decoding.tree.entries.shrink_to_fit();
+        decoding.tree.names.shrink_to_fit();
         Ok(decoding.tree)
     } else {
         Err(DecodeError::Invalid("roots"))

@@ -58,6 +58,8 @@ pub enum FillError {
     Read(#[from] ReadError),
     #[error("the disk takes no more")]
     DiskFull,
+    #[error("the cache's bound is reached, and all that is in it is used")]
+    NoRoom,
     #[error("its tar has the DiffID {got}, and its index is used no more")]
     DiffId { got: Digest },
 }

@@ -6,16 +6,20 @@ use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use shoal_proto::Digest;
 use tokio::time::Instant;
 
-use super::{CacheError, retry, verdict};
+use super::layer::Surroundings;
+use super::{CacheError, MAX_WRONG, retry, verdict};
 use crate::index::{HEADER_LEN, Head, HeadError, Header, IndexId};
-use crate::source::{ClaimedIndex, LayerSource, SourceError, Urgency};
+use crate::source::{ClaimedIndex, MAX_RANGE, SourceError, Urgency};
 
 pub(super) const HEAD: &str = "head";
+/// Pieces of a long head that are fetched at a time.
+const PIECES: usize = 2;
 
-/// The head on this disk, if there is a sound one that is still good. One of another file with the same id is not:
+/// The head on this disk, if there is a sound one that is still good. Blocks. One of another file with the same id is not:
 /// its windows lie elsewhere.
 pub(super) fn read(folder: &Path, layer: &Digest, claimed: Option<&ClaimedIndex>) -> Option<Head> {
     let bytes = fs::read(folder.join(HEAD)).ok()?;
@@ -51,33 +55,50 @@ fn write(folder: &Path, head: &[u8], claimed: Option<&ClaimedIndex>) -> io::Resu
 
 /// Fetches the head of one layer's index.
 pub(super) struct HeadFetch<'a> {
-    pub(super) source: &'a dyn LayerSource,
     pub(super) layer: &'a Digest,
     pub(super) claimed: Option<ClaimedIndex>,
     pub(super) folder: &'a Path,
-    pub(super) deadline: Instant,
+    pub(super) around: &'a Surroundings,
 }
 
 impl HeadFetch<'_> {
-    /// Fetches it and keeps it on this disk. That a header says wrong lengths shows only when no head is right.
+    /// Fetches it and keeps it on this disk.
     pub(super) async fn run(self) -> Result<Head, CacheError> {
-        retry::while_wrong(|| self.attempt()).await
+        let deadline = Instant::now() + self.around.patience.deadline;
+        let mut header = None;
+        for wrong in 1.. {
+            let error = match self.attempt(&mut header, deadline).await {
+                Err(error) if error.is_wrong() && wrong < 2 * MAX_WRONG => error,
+                done => return done,
+            };
+            tracing::warn!(%error, "asking again");
+            // That a header says wrong lengths shows only when no head is right. Before that it is not asked for
+            // again: if it is right, it would be taken for wrong, and whoever gave it would come last.
+            if wrong == MAX_WRONG {
+                header = None;
+            }
+        }
+        Err(CacheError::OtherIndex(*self.layer))
     }
 
-    /// What is right is not asked for again: it would be taken for wrong, and whoever gave it would come last.
-    async fn attempt(&self) -> Result<Head, CacheError> {
-        let header = retry::while_wrong(|| self.header()).await?;
-        retry::while_wrong(|| self.head(header)).await
+    async fn attempt(&self, header: &mut Option<Header>, deadline: Instant) -> Result<Head, CacheError> {
+        let header = match *header {
+            Some(header) => header,
+            None => *header.insert(self.header(deadline).await?),
+        };
+        self.head(header, deadline).await
     }
 
-    async fn bytes(&self, range: Range<u64>) -> Result<Bytes, SourceError> {
+    async fn bytes(&self, range: Range<u64>, deadline: Instant) -> Result<Bytes, SourceError> {
         let unanswered = SourceError::Unavailable(*self.layer);
-        let ask = || self.source.index(self.layer, range.clone(), Urgency::Demand);
-        retry::until(self.deadline, unanswered, ask).await
+        let ask = || self.around.source.index(self.layer, range.clone(), Urgency::Demand);
+        let bytes = retry::until(deadline, unanswered, ask).await?;
+        self.around.metrics.received(bytes.len());
+        Ok(bytes)
     }
 
-    async fn header(&self) -> Result<Header, CacheError> {
-        let first = self.bytes(0..HEADER_LEN as u64).await?;
+    async fn header(&self, deadline: Instant) -> Result<Header, CacheError> {
+        let first = self.bytes(0..HEADER_LEN as u64, deadline).await?;
         let header = Header::decode(first.first_chunk().ok_or(HeadError::Header)?)?;
         // Nobody else has bytes beyond the end of the file: to ask for them would end in no answer.
         if self.claimed.is_some_and(|claimed| header.head_len() > claimed.len) {
@@ -87,25 +108,29 @@ impl HeadFetch<'_> {
         Ok(header)
     }
 
-    async fn head(&self, header: Header) -> Result<Head, CacheError> {
-        let bytes = self.bytes(0..header.head_len()).await?;
-        let decoding = bytes.clone();
-        let decoded = tokio::task::spawn_blocking(move || Head::decode(&decoding));
-        let head = decoded.await.map_err(|_| CacheError::ShutDown)??;
-        self.expect(head.id)?;
-        if head.index.layer != *self.layer {
-            return Err(CacheError::OtherLayer(*self.layer));
-        }
+    async fn head(&self, header: Header, deadline: Instant) -> Result<Head, CacheError> {
+        let pieces = stream::iter(pieces(header.head_len())).map(|range| self.bytes(range, deadline));
+        let pieces: Vec<Bytes> = pieces.buffered(PIECES).try_collect().await?;
         let (layer, claimed, folder) = (*self.layer, self.claimed, self.folder.to_owned());
-        let stored = tokio::task::spawn_blocking(move || {
+        let shelf = self.around.shelf.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let bytes = pieces.concat();
+            let head = Head::decode(&bytes)?;
+            if claimed.is_some_and(|claimed| claimed.id != head.id) {
+                return Err(CacheError::OtherIndex(layer));
+            }
+            if head.index.layer != layer {
+                return Err(CacheError::OtherLayer(layer));
+            }
             if verdict::was_revoked(&folder, head.id) {
                 return Err(CacheError::Revoked(layer));
             }
             let written = write(&folder, &bytes, claimed.as_ref());
             written.map_err(|error| CacheError::Folder { folder, error })?;
+            shelf.wrote(bytes.len());
             Ok(head)
         });
-        stored.await.map_err(|_| CacheError::ShutDown)?
+        kept.await.map_err(|_| CacheError::ShutDown)?
     }
 
     fn expect(&self, id: IndexId) -> Result<(), CacheError> {
@@ -114,4 +139,9 @@ impl HeadFetch<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// A head as ranges that a source gives at once.
+fn pieces(len: u64) -> impl Iterator<Item = Range<u64>> {
+    (0..len.div_ceil(MAX_RANGE)).map(move |piece| piece * MAX_RANGE..((piece + 1) * MAX_RANGE).min(len))
 }

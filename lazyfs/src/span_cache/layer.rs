@@ -1,10 +1,9 @@
 //! One layer: bytes of its tar, from this disk or fetched span by span.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -15,20 +14,19 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::error::{FillError, ReadError};
-use super::map::SpanMap;
-use super::verdict::Verdict;
-use super::{Patience, retry};
-use crate::VerifiedSpan;
-use crate::index::{Head, LayerIndex, SpanIndex};
+use super::metrics::Metrics;
+use super::shelf::Shelf;
+use super::stored::Stored;
+use super::{MAX_WRONG, Patience, retry};
+use crate::index::{LayerIndex, SpanIndex};
 use crate::source::{LayerSource, SourceError, Urgency};
+use crate::{SpanError, VerifiedSpan};
 
 #[cfg(test)]
 mod failed_syncs;
 
 /// Spans of one layer that are fetched at a time. With spans of 1 MiB that fills a line of 1 Gbit/s over 100 ms.
 const MAX_FETCHES: usize = 16;
-/// How often wrong bytes are asked for again: a source may then find others.
-const MAX_WRONG: usize = 3;
 
 type Fetched = Result<VerifiedSpan, ReadError>;
 
@@ -46,66 +44,55 @@ struct Fetches {
     running: HashMap<SpanIndex, Fetch>,
 }
 
+/// What all layers of a cache have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    pub(super) source: Arc<dyn LayerSource>,
+    pub(super) patience: Patience,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
 #[derive(Debug)]
 pub struct Layer {
-    head: Head,
-    tar: File,
-    map: SpanMap,
+    stored: Arc<Stored>,
     fetches: Mutex<Fetches>,
     permits: Semaphore,
-    source: Arc<dyn LayerSource>,
-    patience: Patience,
-    verdict: Verdict,
     last_demand: Mutex<Option<Instant>>,
-    #[cfg(test)]
-    syncs_fail: std::sync::atomic::AtomicBool,
+    around: Surroundings,
 }
 
 impl Layer {
-    pub(super) fn open(
-        folder: &Path,
-        head: Head,
-        source: Arc<dyn LayerSource>,
-        patience: Patience,
-    ) -> io::Result<Self> {
-        let tar = folder.join("tar");
-        let tar = File::options().read(true).write(true).create(true).truncate(false).open(tar)?;
-        tar.set_len(head.index.spans.tar_size())?;
-        let map = SpanMap::open(&folder.join("spans"), head.id, head.index.spans.len())?;
-        let permits = Semaphore::new(MAX_FETCHES);
-        let (fetches, last_demand) = (Mutex::default(), Mutex::default());
-        let verdict = Verdict::open(folder, head.id);
-        Ok(Self {
-            head,
-            tar,
-            map,
-            fetches,
-            permits,
-            source,
-            patience,
-            verdict,
-            last_demand,
-            #[cfg(test)]
-            syncs_fail: false.into(),
-        })
+    pub(super) fn new(stored: Stored, around: Surroundings) -> Self {
+        Self {
+            stored: Arc::new(stored),
+            fetches: Mutex::default(),
+            permits: Semaphore::new(MAX_FETCHES),
+            last_demand: Mutex::default(),
+            around,
+        }
     }
 
     pub fn digest(&self) -> &Digest {
-        &self.head.index.layer
+        self.stored.digest()
     }
 
     pub fn index(&self) -> &LayerIndex {
-        &self.head.index
+        self.stored.index()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.around.metrics
     }
 
     /// Spans that this process knows to be on this disk, and right.
     pub fn spans_present(&self) -> usize {
-        self.map.checked_count()
+        self.stored.map.checked_count()
     }
 
     /// Whether the whole tar was here once, and had the DiffID that the index names.
     pub fn is_proved(&self) -> bool {
-        self.verdict.is_proved()
+        self.stored.verdict.is_proved()
     }
 
     /// When a reader last had to wait for something that was not here.
@@ -114,15 +101,15 @@ impl Layer {
     }
 
     /// Fills `out` with bytes of the tar if all of them are on this disk and known to be right; says whether they
-    /// are. Asks nobody.
+    /// are. Asks nobody. Blocks as long as this disk does.
     pub fn read_local(&self, start: u64, out: &mut [u8]) -> io::Result<bool> {
-        if self.verdict.is_revoked() {
+        if self.stored.verdict.is_revoked() {
             return Err(io::Error::other(ReadError::Revoked { layer: *self.digest() }));
         }
         let range = start..start.saturating_add(out.len() as u64);
-        let local = self.head.index.spans.covering(range).all(|span| self.map.is_checked(span));
+        let local = self.index().spans.covering(range).all(|span| self.stored.map.is_checked(span));
         if local {
-            self.tar.read_exact_at(out, start)?;
+            self.stored.tar.read_exact_at(out, start)?;
         }
         Ok(local)
     }
@@ -134,20 +121,19 @@ impl Layer {
         out: &mut [u8],
         urgency: Urgency,
     ) -> Result<(), ReadError> {
-        if self.verdict.is_revoked() {
+        if self.stored.verdict.is_revoked() {
             return Err(ReadError::Revoked { layer: *self.digest() });
         }
         let end = start.saturating_add(out.len() as u64);
-        let spans = self.head.index.spans.covering(start..end);
-        let missing: Vec<SpanIndex> = spans.filter(|&span| !self.map.is_checked(span)).collect();
-        let fetched = try_join_all(missing.iter().map(|&span| self.span(span, urgency))).await?;
-        let on_disk = missing.is_empty() || missing.iter().all(|&span| self.map.is_checked(span));
-        if on_disk {
-            return self.tar.read_exact_at(out, start).map_err(|error| self.disk(error));
+        let spans = &self.index().spans;
+        if end > spans.tar_size() {
+            return Err(self.disk(io::ErrorKind::UnexpectedEof.into()));
         }
-        // The disk took not all of them: from memory, then.
-        for span in self.head.index.spans.covering(start..end) {
-            let range = self.head.index.spans.tar_range(span).unwrap_or_default();
+        let missing = spans.covering(start..end).filter(|&span| !self.stored.map.is_checked(span));
+        let fetched = try_join_all(missing.map(|span| self.span(span, urgency))).await?;
+        // What was fetched comes from memory, whether or not the disk took it.
+        for span in spans.covering(start..end) {
+            let range = spans.tar_range(span).unwrap_or_default();
             let (from, to) = (range.start.max(start), range.end.min(end));
             let place = out.get_mut(offset(start, from)..offset(start, to)).unwrap_or_default();
             match fetched.iter().find(|fetched| fetched.span() == span) {
@@ -155,81 +141,63 @@ impl Layer {
                     let bytes = fetched.bytes().get(offset(range.start, from)..offset(range.start, to));
                     place.copy_from_slice(bytes.unwrap_or_default());
                 }
-                None => self.tar.read_exact_at(place, from).map_err(|error| self.disk(error))?,
+                None => place.copy_from_slice(&self.read_disk(from..to).await?),
             }
         }
         Ok(())
     }
 
-    /// Makes sure that a span is on this disk, for nobody in particular.
+    async fn read_disk(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
+        let stored = self.stored.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; offset(range.start, range.end)];
+            stored.tar.read_exact_at(&mut bytes, range.start).map(|()| bytes)
+        });
+        let read = read.await.map_err(|_| ReadError::ShutDown { layer: *self.digest() })?;
+        read.map_err(|error| self.disk(error))
+    }
+
+    /// Makes sure that a span is on this disk, for nobody in particular. The cache's bound holds for it.
     pub async fn fill(self: &Arc<Self>, span: SpanIndex) -> Result<(), FillError> {
-        if !self.map.is_checked(span) {
-            self.span(span, Urgency::Fill).await?;
+        if self.stored.map.is_checked(span) {
+            return Ok(());
         }
-        if self.map.is_checked(span) { Ok(()) } else { Err(FillError::DiskFull) }
+        let range = self.index().spans.tar_range(span).unwrap_or_default();
+        let (shelf, len) = (self.around.shelf.clone(), offset(range.start, range.end));
+        let promise = tokio::task::spawn_blocking(move || shelf.promise(len));
+        let promise = promise.await.map_err(|_| ReadError::ShutDown { layer: *self.digest() })?;
+        let _promise = promise.ok_or(FillError::NoRoom)?;
+        self.span(span, Urgency::Fill).await?;
+        if self.stored.map.is_checked(span) { Ok(()) } else { Err(FillError::DiskFull) }
     }
 
     /// Compares the tar, which must be whole, with the DiffID of the index, unless that was done before. If they
     /// differ although each span is what the index says, nobody reads this layer any more, and the source is told.
     /// Spans that this disk has lost are forgotten, and that is an error of the disk.
     pub async fn prove(self: &Arc<Self>) -> Result<(), FillError> {
-        let layer = self.clone();
-        let hashed = tokio::task::spawn_blocking(move || layer.hash().map_err(|error| layer.disk(error)));
-        let hashed = hashed.await.unwrap_or(Err(ReadError::ShutDown { layer: *self.digest() }))?;
-        let Some(got) = hashed else { return Ok(()) };
-        let right = got == self.head.index.diff_id;
-        let layer = self.clone();
+        let shut_down = |_| ReadError::ShutDown { layer: *self.digest() };
+        let stored = self.stored.clone();
+        let hashed = tokio::task::spawn_blocking(move || stored.hash()).await.map_err(shut_down)?;
+        let Some(got) = hashed.map_err(|error| self.disk(error))? else { return Ok(()) };
+        let right = got == self.index().diff_id;
+        let stored = self.stored.clone();
         let noted = tokio::task::spawn_blocking(move || {
-            let noted = if right { layer.verdict.prove() } else { layer.verdict.revoke() };
+            let noted = if right { stored.verdict.prove() } else { stored.verdict.revoke() };
             if let Err(error) = noted {
-                tracing::warn!(layer = %layer.digest(), %error, "cannot note whether an index is right");
+                tracing::warn!(layer = %stored.digest(), %error, "cannot note whether an index is right");
             }
         });
         if !right {
             // Not after the note: a disk that hangs or is full must not keep it from being told.
-            self.source.revoke(self.digest(), self.head.id).await;
+            self.around.source.revoke(self.digest(), self.stored.head.id).await;
         }
-        noted.await.map_err(|_| ReadError::ShutDown { layer: *self.digest() })?;
+        noted.await.map_err(shut_down)?;
         if right { Ok(()) } else { Err(FillError::DiffId { got }) }
-    }
-
-    /// The DiffID of the tar, from spans that match and outlast a loss of power; nothing if it is known to be right.
-    /// Blocks.
-    fn hash(&self) -> io::Result<Option<Digest>> {
-        self.map.sync(|| self.sync_tar())?;
-        let spans = &self.head.index.spans;
-        let proved = self.is_proved();
-        let (mut hasher, mut damaged) = (ring::digest::Context::new(&ring::digest::SHA256), 0);
-        if !proved {
-            for span in spans.indexes() {
-                match self.read_stored(span) {
-                    Some(span) => hasher.update(span.bytes()),
-                    None => damaged += 1,
-                }
-            }
-        }
-        // A reader may have put a damaged one right by now, and another sync may have failed.
-        let lost = damaged.max(spans.len().saturating_sub(self.map.checked_count()));
-        if lost > 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{lost} spans are lost")));
-        }
-        let got = Digest::sha256(hasher.finish().as_ref().try_into().unwrap_or_default());
-        Ok((!proved).then_some(got))
     }
 
     /// Puts the spans that were written so far where a loss of power leaves them. Blocks.
     pub(super) fn sync(&self) {
-        if let Err(error) = self.map.sync(|| self.sync_tar()) {
-            tracing::warn!(layer = %self.digest(), %error, "cannot sync a layer's tar");
-        }
-    }
-
-    fn sync_tar(&self) -> io::Result<()> {
-        #[cfg(test)]
-        if self.syncs_fail.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(io::ErrorKind::Other.into());
-        }
-        self.tar.sync_data()
+        self.stored.sync();
     }
 
     /// A span, fetched once however many ask for it. One who is in more of a hurry than who asked before asks anew.
@@ -250,7 +218,10 @@ impl Layer {
         let task = tokio::spawn(async move {
             let fetched = layer.obtain(span, urgency).await;
             layer.finished(span, number);
-            fetched.inspect_err(|error| tracing::warn!(span = span.0, %error, "a span cannot be read"))
+            fetched.inspect_err(|error| {
+                layer.around.metrics.failed();
+                tracing::warn!(span = span.0, %error, "a span cannot be read");
+            })
         });
         let layer = *self.digest();
         let result = async move { task.await.unwrap_or(Err(ReadError::ShutDown { layer })) }.boxed().shared();
@@ -266,94 +237,107 @@ impl Layer {
     }
 
     async fn obtain(self: &Arc<Self>, span: SpanIndex, urgency: Urgency) -> Fetched {
-        if let Some(stored) = self.stored(span).await {
+        if let Some(stored) = self.stored_span(span).await {
+            self.around.metrics.found_on_disk();
             return Ok(stored);
         }
-        let deadline = Instant::now() + self.patience.deadline;
+        let deadline = Instant::now() + self.around.patience.deadline;
         let unavailable = || self.unavailable(span);
         let permit = tokio::time::timeout_at(deadline, self.permits.acquire()).await;
         let _permit = permit.map_err(|_| unavailable())?.map_err(|_| unavailable())?;
-        let mut wrong = 0;
-        loop {
-            let (compressed, window) = self.fetch(span, urgency, deadline).await?;
-            match self.decode(span, compressed, window).await {
-                Err(error @ ReadError::Span { .. }) => {
-                    wrong += 1;
-                    if wrong == MAX_WRONG {
-                        return Err(error);
+        let (mut compressed, mut window) = (None, None);
+        for wrong in 1.. {
+            // Only what was wrong is asked for again: who gave it comes last then.
+            let fetch = futures_util::future::try_join(
+                self.compressed(span, compressed.take(), urgency, deadline),
+                self.window(span, window.take(), urgency, deadline),
+            );
+            let (bytes, reference) =
+                fetch.await.map_err(|error| ReadError::Source { span: span.0, error })?;
+            let decoded = self.decode(span, &bytes, &reference).await;
+            if matches!(decoded, Err(ReadError::Span { .. })) {
+                self.around.metrics.was_wrong();
+            }
+            match decoded {
+                Err(ReadError::Span { error, .. }) if wrong < MAX_WRONG => {
+                    tracing::warn!(layer = %self.digest(), %error, "asking again");
+                    // A window is checked by itself, and before it is used.
+                    match error {
+                        SpanError::Window(_) => compressed = Some(bytes),
+                        _ => window = Some(reference),
                     }
-                    tracing::warn!(span = span.0, %error, "asking again");
                 }
-                done => return done,
+                Err(error) => return Err(error),
+                Ok(decoded) => {
+                    self.around.metrics.fetched(urgency);
+                    return Ok(decoded);
+                }
             }
         }
+        Err(unavailable())
     }
 
     /// The span from this disk, if it is said to be there and is right.
-    async fn stored(self: &Arc<Self>, span: SpanIndex) -> Option<VerifiedSpan> {
-        let failed_syncs = self.map.failed_syncs();
-        if !self.map.is_checked(span) && !self.map.is_stored(span) {
+    async fn stored_span(&self, span: SpanIndex) -> Option<VerifiedSpan> {
+        let map = &self.stored.map;
+        let failed_syncs = map.failed_syncs();
+        if !map.is_checked(span) && !map.is_stored(span) {
             return None;
         }
-        let layer = self.clone();
+        let stored = self.stored.clone();
         let read = tokio::task::spawn_blocking(move || {
-            layer.read_stored(span).inspect(|_| layer.map.found(span, failed_syncs))
+            stored.read(span).inspect(|_| stored.map.found(span, failed_syncs))
         });
         read.await.ok().flatten()
     }
 
-    /// The span from this disk if it is right; if not, it is forgotten. Blocks.
-    fn read_stored(&self, span: SpanIndex) -> Option<VerifiedSpan> {
-        let range = self.head.index.spans.tar_range(span)?;
-        let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
-        let read = self.tar.read_exact_at(&mut bytes, range.start).ok();
-        let checked = read.and_then(|()| VerifiedSpan::check(self.index(), span, bytes.into()).ok());
-        if checked.is_none() {
-            tracing::warn!(layer = %self.digest(), span = span.0, "a stored span is damaged");
-            self.map.forget(span);
-        }
-        checked
-    }
-
-    /// The span's compressed bytes and its window, side by side.
-    async fn fetch(
+    /// The span's compressed bytes, unless they are `known`.
+    async fn compressed(
         &self,
         span: SpanIndex,
+        known: Option<Bytes>,
         urgency: Urgency,
         deadline: Instant,
-    ) -> Result<(Bytes, Bytes), ReadError> {
-        let range = self.head.index.spans.compressed_range(span).unwrap_or_default();
-        let unanswered = || SourceError::Unavailable(*self.digest());
-        let compressed =
-            retry::until(deadline, unanswered(), || self.source.layer(self.digest(), range.clone(), urgency));
-        let window = async {
-            let Some(range) = self.head.window_range(span) else { return Ok(Bytes::new()) };
-            retry::until(deadline, unanswered(), || self.source.index(self.digest(), range.clone(), urgency))
-                .await
-        };
-        let both = futures_util::future::try_join(compressed, window).await;
-        both.map_err(|error| ReadError::Source { span: span.0, error })
+    ) -> Result<Bytes, SourceError> {
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let range = self.index().spans.compressed_range(span).unwrap_or_default();
+        let ask = || self.around.source.layer(self.digest(), range.clone(), urgency);
+        let bytes = retry::until(deadline, SourceError::Unavailable(*self.digest()), ask).await?;
+        self.around.metrics.received(bytes.len());
+        Ok(bytes)
     }
 
-    async fn decode(self: &Arc<Self>, span: SpanIndex, compressed: Bytes, window: Bytes) -> Fetched {
-        let layer = self.clone();
+    /// The span's window, unless it is `known`.
+    async fn window(
+        &self,
+        span: SpanIndex,
+        known: Option<Bytes>,
+        urgency: Urgency,
+        deadline: Instant,
+    ) -> Result<Bytes, SourceError> {
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let Some(range) = self.stored.head.window_range(span) else { return Ok(Bytes::new()) };
+        let ask = || self.around.source.index(self.digest(), range.clone(), urgency);
+        let bytes = retry::until(deadline, SourceError::Unavailable(*self.digest()), ask).await?;
+        self.around.metrics.received(bytes.len());
+        Ok(bytes)
+    }
+
+    async fn decode(&self, span: SpanIndex, compressed: &Bytes, window: &Bytes) -> Fetched {
+        let (stored, shelf) = (self.stored.clone(), self.around.shelf.clone());
+        let (compressed, window) = (compressed.clone(), window.clone());
         let decoded = tokio::task::spawn_blocking(move || {
-            let decoded = VerifiedSpan::decode(layer.index(), span, &compressed, &window);
-            let decoded = decoded.map_err(|error| ReadError::Span { layer: *layer.digest(), error })?;
-            layer.write(&decoded);
+            let decoded = VerifiedSpan::decode(stored.index(), span, &compressed, &window);
+            let decoded = decoded.map_err(|error| ReadError::Span { layer: *stored.digest(), error })?;
+            stored.write(&decoded);
+            shelf.wrote(decoded.bytes().len());
             Ok(decoded)
         });
         decoded.await.unwrap_or(Err(ReadError::ShutDown { layer: *self.digest() }))
-    }
-
-    /// A disk that is full makes reads slower, not wrong: who waits has the span in memory.
-    fn write(&self, span: &VerifiedSpan) {
-        let range = self.head.index.spans.tar_range(span.span()).unwrap_or_default();
-        let failed_syncs = self.map.failed_syncs();
-        match self.tar.write_all_at(span.bytes(), range.start) {
-            Ok(()) => self.map.written(span.span(), failed_syncs),
-            Err(error) => tracing::warn!(layer = %self.digest(), %error, "cannot keep a span"),
-        }
     }
 
     fn unavailable(&self, span: SpanIndex) -> ReadError {
@@ -366,8 +350,9 @@ impl Layer {
 }
 
 impl Drop for Layer {
+    /// Here it may not wait for the disk.
     fn drop(&mut self) {
-        self.sync();
+        self.around.shelf.close_later(self.stored.clone());
     }
 }
 

@@ -4,16 +4,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::CacheError;
 use crate::source::SourceError;
 
 /// Between the first two questions, then twice as long each time. A daemon that starts again is up in this time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A reader waits no longer than this after the bytes can be had again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// How often a head is asked for while what comes is wrong: a source may then find others.
-const MAX_WRONG: usize = 3;
 
 /// Asks again while the source is only unavailable, up to the deadline. A source that does not answer at all is
 /// unavailable too.
@@ -38,18 +34,4 @@ where
         sleep_until(Instant::now() + pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// Asks again while what comes is wrong, a few times.
-pub(super) async fn while_wrong<T, F>(mut ask: impl FnMut() -> F) -> Result<T, CacheError>
-where
-    F: Future<Output = Result<T, CacheError>>,
-{
-    for _ in 1..MAX_WRONG {
-        match ask().await {
-            Err(error) if error.is_wrong() => tracing::warn!(%error, "asking again"),
-            done => return done,
-        }
-    }
-    ask().await
 }

@@ -16,7 +16,7 @@ pub(super) struct Verdict {
 }
 
 const PROVED: &str = "proved";
-const REVOKED: &str = "revoked";
+pub(super) const REVOKED: &str = "revoked";
 
 impl Verdict {
     pub(super) fn open(folder: &Path, id: IndexId) -> Self {

@@ -86,6 +86,19 @@ fn empty_blocks_without_end() {
     assert!(matches!(error, BuildError::NoCut { .. }), "{error}");
 }
 
+/// Zeros shrink to a thousandth or less. The builder stops before it has seen all of them.
+#[test]
+fn a_bomb() {
+    let zeros = vec![0; 16 << 20];
+    for piece in [samples::gzip(&zeros, 6), zstd::bulk::compress(&zeros, 3).unwrap()] {
+        let pieces = 100;
+        let size = piece.len() as u64 * pieces;
+        let mut builder = IndexBuilder::new(Digest::sha256([1; 32]), size, 1 << 20, Vec::new()).unwrap();
+        let error = (0..pieces).find_map(|_| builder.push(&piece).err()).expect("bounded");
+        assert!(matches!(error, BuildError::TooLarge { .. }), "{error}");
+    }
+}
+
 struct Full;
 
 impl BuildSink for Full {

@@ -2,14 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::cast_possible_truncation)]
 
+mod bounded_disk;
 #[path = "../folder/mod.rs"]
 mod folder;
 mod full_disk;
 mod image;
 mod layers_become_whole;
+mod long_heads;
 mod mounted_image_is_the_unpacked_one;
 mod only_the_claimed_index;
 mod readers_under_load;
+mod removed_layers;
 #[path = "../layers/samples.rs"]
 #[allow(dead_code, reason = "shared with the tests of indexes")]
 mod samples;

@@ -3,15 +3,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use ring::digest::{SHA256, digest};
-use shoal_lazyfs::build::{BuildSink, IndexBuilder};
+use shoal_lazyfs::build::IndexBuilder;
 use shoal_lazyfs::index::{Head, Header, IndexId, LayerIndex, encode_head};
-use shoal_lazyfs::source::{ClaimedIndex, LayerSource, SourceError, Urgency};
+use shoal_lazyfs::source::{ClaimedIndex, LayerSource, MAX_RANGE, SourceError, Urgency};
 use shoal_proto::Digest;
 use tokio::sync::Semaphore;
 
@@ -38,20 +38,9 @@ pub(crate) struct Source {
     mood: Mutex<Mood>,
     pub(crate) gate: Semaphore,
     asked: AtomicUsize,
+    asked_of_indexes: AtomicUsize,
+    lies_once: AtomicBool,
     revoked: Mutex<Vec<Digest>>,
-}
-
-struct Windows(Vec<u8>);
-
-impl BuildSink for Windows {
-    fn tar(&mut self, _bytes: &[u8]) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn window(&mut self, compressed: &[u8]) -> std::io::Result<()> {
-        self.0.extend_from_slice(compressed);
-        Ok(())
-    }
 }
 
 fn sha256(bytes: &[u8]) -> Digest {
@@ -60,13 +49,12 @@ fn sha256(bytes: &[u8]) -> Digest {
 
 /// The index of a layer, after a change.
 pub(crate) fn index_file(layer: &[u8], span_size: u64, change: impl Fn(&mut LayerIndex)) -> Bytes {
-    let windows = Windows(Vec::new());
-    let mut builder = IndexBuilder::new(sha256(layer), layer.len() as u64, span_size, windows).unwrap();
+    let mut builder = IndexBuilder::new(sha256(layer), layer.len() as u64, span_size, Vec::new()).unwrap();
     builder.push(layer).unwrap();
     let mut built = builder.finish().unwrap();
     change(&mut built.index);
     let mut index = encode_head(&built.index, &built.window_lengths).unwrap();
-    index.extend_from_slice(&built.sink.0);
+    index.extend_from_slice(&built.sink);
     index.into()
 }
 
@@ -78,6 +66,8 @@ impl Source {
             mood: Mutex::new(Mood::Serves),
             gate: Semaphore::new(0),
             asked: AtomicUsize::new(0),
+            asked_of_indexes: AtomicUsize::new(0),
+            lies_once: AtomicBool::new(false),
             revoked: Mutex::default(),
         }
     }
@@ -137,6 +127,16 @@ impl Source {
         self.asked.load(Ordering::SeqCst)
     }
 
+    /// Ranges of indexes that were asked for.
+    pub(crate) fn asked_of_indexes(&self) -> usize {
+        self.asked_of_indexes.load(Ordering::SeqCst)
+    }
+
+    /// The next range of a layer is wrong.
+    pub(crate) fn lies_once(&self) {
+        self.lies_once.store(true, Ordering::SeqCst);
+    }
+
     /// Layers whose index was said to lie.
     pub(crate) fn revoked(&self) -> Vec<Digest> {
         self.revoked.lock().unwrap().clone()
@@ -145,6 +145,7 @@ impl Source {
     async fn answer(&self, layer: Digest, bytes: Bytes, urgency: Urgency) -> Result<Bytes, SourceError> {
         let mood = *self.mood.lock().unwrap();
         match mood {
+            _ if self.lies_once.swap(false, Ordering::SeqCst) => Ok(bytes.iter().map(|byte| !byte).collect()),
             Mood::Serves => Ok(bytes),
             Mood::Gone => Err(SourceError::Unavailable(layer)),
             Mood::Without(gone) if gone == layer => Err(SourceError::Unavailable(layer)),
@@ -176,10 +177,12 @@ impl LayerSource for Source {
         range: Range<u64>,
         _urgency: Urgency,
     ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        assert!(range.end - range.start <= MAX_RANGE, "{range:?}");
         async move {
             if *self.mood.lock().unwrap() == Mood::Gone {
                 return Err(SourceError::Unavailable(*layer));
             }
+            self.asked_of_indexes.fetch_add(1, Ordering::SeqCst);
             let foreign = self.foreign.lock().unwrap().pop_front();
             let file = foreign.map_or_else(|| self.bytes(layer).map(|both| both.1), Ok)?;
             // Who lies has bytes for any range.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_lazyfs::index::SpanIndex;
+use shoal_lazyfs::index::{Entrance, SpanIndex, WindowRef};
 use shoal_lazyfs::source::Urgency;
 use shoal_lazyfs::span_cache::{Layer, Patience, ReadError, SpanCache};
 
@@ -14,7 +14,7 @@ struct Case {
     tar: Vec<u8>,
     source: Arc<Source>,
     layer: Arc<Layer>,
-    _cache: Arc<SpanCache>,
+    cache: Arc<SpanCache>,
     _folder: tempfile::TempDir,
 }
 
@@ -25,7 +25,7 @@ async fn case(deadline: Duration) -> Case {
     let folder = tempfile::tempdir().unwrap();
     let cache = SpanCache::open(folder.path(), source.clone(), Patience { deadline }).unwrap();
     let layer = cache.layer(&digest).await.unwrap();
-    Case { tar, source, layer, _cache: cache, _folder: folder }
+    Case { tar, source, layer, cache, _folder: folder }
 }
 
 const LONG: Duration = Duration::from_secs(600);
@@ -121,6 +121,50 @@ async fn wrong_bytes_are_an_error_and_the_next_read_tries_again() {
     assert_eq!(case.layer.spans_present(), 0);
     case.source.becomes(Mood::Serves);
     assert!(read(&case.layer, 0, 1000).await.unwrap() == case.tar[..1000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_span_only_what_was_wrong_is_asked_for_again() {
+    let case = case(LONG).await;
+    let spans = &case.layer.index().spans;
+    let windowed = |span: &SpanIndex| {
+        matches!(
+            spans.get(*span).unwrap().entrance,
+            Entrance::Block { window: WindowRef { len: 1.., .. }, .. }
+        )
+    };
+    let mut starts =
+        spans.indexes().filter(windowed).map(|span| spans.tar_range(span).unwrap().start as usize);
+    let (at, next) = (starts.next().unwrap(), starts.next().unwrap());
+    // The first answer for the window is another file's.
+    case.source.gives_first([bytes::Bytes::from(vec![7; 1 << 20])]);
+    assert!(read(&case.layer, at, 1000).await.unwrap() == case.tar[at..at + 1000]);
+    assert_eq!(case.source.asked(), 1, "the layer's bytes were right");
+    // And the other way round.
+    let at = next;
+    case.source.lies_once();
+    let windows = case.source.asked_of_indexes();
+    assert!(read(&case.layer, at, 1000).await.unwrap() == case.tar[at..at + 1000]);
+    assert_eq!(case.source.asked(), 3);
+    assert_eq!(case.source.asked_of_indexes(), windows + 1, "the window was right");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_readers_got_is_counted() {
+    let case = case(LONG).await;
+    let head = case.cache.counts().bytes_fetched;
+    assert!(head > 0);
+    read(&case.layer, 0, 1000).await.unwrap();
+    case.layer.fill(SpanIndex(1)).await.unwrap();
+    case.source.lies_once();
+    let third = case.layer.index().spans.tar_range(SpanIndex(2)).unwrap().start as usize;
+    read(&case.layer, third, 1).await.unwrap();
+    case.source.becomes(Mood::Lies);
+    read(&case.layer, case.tar.len() - 1, 1).await.unwrap_err();
+    let counts = case.cache.counts();
+    assert_eq!((counts.spans_on_demand, counts.spans_filled, counts.spans_from_disk), (2, 1, 0));
+    assert_eq!((counts.spans_wrong, counts.spans_failed), (4, 1));
+    assert!(counts.bytes_fetched > head + 1000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::build::{BuildSink, IndexBuilder};
-use crate::index::encode_head;
+use crate::build::IndexBuilder;
+use crate::index::{Head, encode_head};
 
 const SPAN: u64 = 64 << 10;
 
@@ -35,18 +35,6 @@ impl LayerSource for Source {
     }
 }
 
-struct NoSink;
-
-impl BuildSink for NoSink {
-    fn tar(&mut self, _bytes: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn window(&mut self, _compressed: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A tar, and its layer with all spans of it read.
 async fn read_layer(folder: &Path) -> (Bytes, Arc<Layer>) {
     let mut header = tar::Header::new_gnu();
@@ -57,12 +45,14 @@ async fn read_layer(folder: &Path) -> (Bytes, Arc<Layer>) {
     let tar = Bytes::from(builder.into_inner().unwrap());
     let hash = ring::digest::digest(&ring::digest::SHA256, &tar);
     let name = Digest::sha256(hash.as_ref().try_into().unwrap());
-    let mut builder = IndexBuilder::new(name, tar.len() as u64, SPAN, NoSink).unwrap();
+    let mut builder = IndexBuilder::new(name, tar.len() as u64, SPAN, Vec::new()).unwrap();
     builder.push(&tar).unwrap();
     let built = builder.finish().unwrap();
     let head = Head::decode(&encode_head(&built.index, &built.window_lengths).unwrap()).unwrap();
     let source = Arc::new(Source(tar.clone()));
-    let layer = Arc::new(Layer::open(folder, head, source, Patience::default()).unwrap());
+    let shelf = Arc::new(Shelf::open(folder.join("layers")));
+    let around = Surroundings { source, patience: Patience::default(), shelf, metrics: Arc::default() };
+    let layer = Arc::new(Layer::new(Stored::open(folder, head).unwrap(), around));
     fill(&layer).await;
     (tar, layer)
 }
@@ -77,11 +67,11 @@ async fn fill(layer: &Arc<Layer>) {
 async fn what_a_failed_sync_lost_is_fetched_again() {
     let folder = tempfile::tempdir().unwrap();
     let (tar, layer) = read_layer(folder.path()).await;
-    layer.syncs_fail.store(true, Ordering::Relaxed);
+    layer.stored.syncs_fail.store(true, Ordering::Relaxed);
     layer.sync();
     // As when the kernel drops the pages that it could not write.
-    layer.tar.set_len(0).unwrap();
-    layer.tar.set_len(tar.len() as u64).unwrap();
+    layer.stored.tar.set_len(0).unwrap();
+    layer.stored.tar.set_len(tar.len() as u64).unwrap();
     let mut out = vec![0xee; tar.len()];
     assert!(!layer.read_local(0, &mut out).unwrap());
     layer.read(0, &mut out, Urgency::Demand).await.unwrap();
@@ -92,7 +82,7 @@ async fn what_a_failed_sync_lost_is_fetched_again() {
 async fn what_was_written_during_a_sync_that_fails_is_forgotten_too() {
     let folder = tempfile::tempdir().unwrap();
     let (_, layer) = read_layer(folder.path()).await;
-    let map = &layer.map;
+    let map = &layer.stored.map;
     map.sync(|| Ok(())).unwrap();
     let (written, still_written) = (SpanIndex(1), SpanIndex(2));
     map.forget(still_written);
@@ -116,15 +106,15 @@ async fn what_was_written_during_a_sync_that_fails_is_forgotten_too() {
 async fn a_layer_that_cannot_be_synced_is_not_noted_as_proved() {
     let folder = tempfile::tempdir().unwrap();
     let (_, layer) = read_layer(folder.path()).await;
-    layer.syncs_fail.store(true, Ordering::Relaxed);
+    layer.stored.syncs_fail.store(true, Ordering::Relaxed);
     let error = layer.prove().await.unwrap_err();
     assert!(matches!(error, FillError::Read(ReadError::Disk { .. })), "{error}");
     // A sync that has nothing left to do does not make up for it.
     assert!(layer.prove().await.is_err());
     assert!(!layer.is_proved() && !folder.path().join("proved").exists());
-    layer.syncs_fail.store(false, Ordering::Relaxed);
+    layer.stored.syncs_fail.store(false, Ordering::Relaxed);
     fill(&layer).await;
     layer.prove().await.unwrap();
     assert!(layer.is_proved() && folder.path().join("proved").exists());
-    assert!(layer.index().spans.indexes().all(|span| layer.map.is_stored(span)));
+    assert!(layer.index().spans.indexes().all(|span| layer.stored.map.is_stored(span)));
 }
