@@ -53,6 +53,15 @@ fn nodes_that_die_and_come_do_not_stop_the_rest() {
 }
 
 #[test]
+fn who_waits_for_neighbours_that_died_asks_others() {
+    // In this run all slots of a node wait for such neighbours, and the others are busy.
+    let outcome = outcome("--nodes 300 --size 128MiB --link 1gbit --scenario churn --seed 2");
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+    // Their links are noticed to be gone after 10 s.
+    assert!(outcome.mode.last_s < 5.0, "{}", outcome.mode.last_s);
+}
+
+#[test]
 fn slow_nodes_do_not_slow_the_others() {
     // A slow node may be given the last chunks to read, which costs less the larger the blob is.
     seeds(Scenario::SlowNodes, "--nodes 1000 --size 64MiB --link 1gbit", |outcome| {
