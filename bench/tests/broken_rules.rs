@@ -44,14 +44,15 @@ fn without_zones_chunks_cross_again_and_again() {
 
 #[test]
 fn without_lease_order_clients_wait_for_their_first_byte() {
+    // When the first chunk is leased is chance then, so that only several runs tell.
     let waits = |line: &str| {
-        let mode = outcome(line).mode;
-        mode.first_byte_last_s.unwrap() / mode.last_s
+        let waits = (1..=5).map(|seed| outcome(&format!("{line} --seed {seed}")).mode);
+        let shares: Vec<f64> = waits.map(|mode| mode.first_byte_last_s.unwrap() / mode.last_s).collect();
+        println!("{shares:?}");
+        shares.iter().sum::<f64>() / 5.0
     };
-    assert!(waits(CLUSTER) < 0.3, "{}", waits(CLUSTER));
-    let broken: Vec<f64> =
-        (1..=3).map(|seed| waits(&format!("{CLUSTER} --without lease-order --seed {seed}"))).collect();
-    assert!(broken.iter().sum::<f64>() / 3.0 > 0.4, "{broken:?}");
+    let (kept, broken) = (waits(CLUSTER), waits(&format!("{CLUSTER} --without lease-order")));
+    assert!(kept < 0.3 && broken > 2.0 * kept, "{kept}, without the rule {broken}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ const SLOW_LINES: &str = "--nodes 1000 --size 32MiB --link 100mbit";
 fn a_crowd_finishes_near_the_bound() {
     seeds(Scenario::FlashCrowd, CLUSTER, |outcome| {
         assert_eq!(origin(outcome), 1.0);
-        assert!(outcome.mode.ratio.unwrap() < 2.5, "{:?}", outcome.mode.ratio);
+        assert!(outcome.mode.ratio.unwrap() < 2.35, "{:?}", outcome.mode.ratio);
         assert!(outcome.mode.first_byte_last_s.unwrap() < 0.5);
     });
 }
@@ -26,7 +26,7 @@ fn a_crowd_finishes_near_the_bound() {
 fn a_crowd_on_slow_lines_finishes_near_the_bound_and_has_its_first_byte_soon() {
     seeds(Scenario::FlashCrowd, SLOW_LINES, |outcome| {
         assert_eq!(origin(outcome), 1.0);
-        assert!(outcome.mode.ratio.unwrap() < 2.3, "{:?}", outcome.mode.ratio);
+        assert!(outcome.mode.ratio.unwrap() < 2.2, "{:?}", outcome.mode.ratio);
         assert!(outcome.mode.first_byte_last_s.unwrap() < 2.0);
     });
 }
@@ -53,12 +53,21 @@ fn nodes_that_die_and_come_do_not_stop_the_rest() {
 }
 
 #[test]
+fn who_waits_for_neighbours_that_died_asks_others() {
+    // In this run all slots of a node wait for such neighbours, and the others are busy.
+    let outcome = outcome("--nodes 300 --size 128MiB --link 1gbit --scenario churn --seed 2");
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+    // Their links are noticed to be gone after 10 s.
+    assert!(outcome.mode.last_s < 5.0, "{}", outcome.mode.last_s);
+}
+
+#[test]
 fn slow_nodes_do_not_slow_the_others() {
     // A slow node may be given the last chunks to read, which costs less the larger the blob is.
     seeds(Scenario::SlowNodes, "--nodes 1000 --size 64MiB --link 1gbit", |outcome| {
         assert_eq!(origin(outcome), 1.0);
-        // The bound is that of the slow ones, a tenth of all.
-        assert!(outcome.mode.p50_s < outcome.mode.bound_s / 2.0);
+        // The bound is that of the slow ones, a tenth of all; a slow node that reads the last lease takes half of it.
+        assert!(outcome.mode.p50_s < outcome.mode.bound_s * 0.6);
     });
 }
 
@@ -103,7 +112,7 @@ fn each_chunk_crosses_into_a_zone_once() {
             let crossed = outcome.mode.cross_zone_bytes as f64 / outcome.mode.image_bytes as f64;
             assert!(crossed <= 3.0 * 1.05, "{crossed}");
             // One zone takes 2.3; a lease that a zone waits for in vain costs 7.5 alone.
-            assert!(outcome.mode.ratio.unwrap() < 2.7, "{:?}", outcome.mode.ratio);
+            assert!(outcome.mode.ratio.unwrap() < 2.5, "{:?}", outcome.mode.ratio);
         });
     }
 }

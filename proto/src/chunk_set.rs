@@ -112,14 +112,6 @@ impl ChunkSet {
         }
     }
 
-    /// Whether this set has a chunk that the other one, of the same length, does not have; those long before `from` are
-    /// not looked at.
-    #[inline]
-    pub fn any_not_in(&self, other: &Self, from: u32) -> bool {
-        let words = self.words.iter().zip(&other.words).skip(from as usize / 64);
-        words.into_iter().any(|(mine, theirs)| mine & !theirs != 0)
-    }
-
     /// How many chunks are there without a gap from the first on.
     pub fn prefix(&self) -> u32 {
         let full = self.words.iter().take_while(|word| **word == u64::MAX).count();
@@ -188,10 +180,6 @@ mod tests {
             prop_assert_eq!(set.count() as usize, model.len());
             prop_assert_eq!(set.iter().map(|i| i.0).collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!(set.prefix(), (0..len).take_while(|i| model.contains(i)).count() as u32);
-            let prefix: BTreeSet<u32> = (0..set.prefix()).collect();
-            let mut other = ChunkSet::empty(len);
-            prefix.iter().for_each(|index| { other.insert(ChunkIndex(*index)); });
-            prop_assert_eq!(set.any_not_in(&other, 0), !model.is_subset(&prefix));
             let missing: Vec<u32> = (start..len).filter(|index| !model.contains(index)).collect();
             prop_assert_eq!(set.missing_from(ChunkIndex(start)).map(|i| i.0).collect::<Vec<_>>(), missing);
             let odd: Vec<ChunkIndex> = (0..len).filter(|index| index % 3 == 1).map(ChunkIndex).collect();

@@ -175,7 +175,7 @@ pub enum Rule {
     Verification,
     /// Each chunk crosses into a zone once.
     Zones,
-    /// Leases are given in the order in which clients read: without it a client begins somewhere in the blob.
+    /// Leases are given in the order in which clients read: without it each begins at any chunk that nobody has.
     LeaseOrder,
 }
 

@@ -11,6 +11,7 @@
     reason = "numbers of nodes, links, flows and blobs are given out here and never leave; a wrong one should stop a run"
 )]
 
+mod actions;
 mod arguments;
 mod event;
 mod flows;
@@ -23,6 +24,7 @@ mod outcome;
 mod peers;
 mod queue;
 mod rate;
+mod run;
 mod scenario;
 mod topology;
 mod tracker;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shoal_proto::message::{LeaseKind, NodeMessage, TrackerMessage};
 use shoal_swarm::peer::PeerEvent;
-use shoal_swarm::tracker::{TrackerAction, TrackerEvent, TrackerMachine};
+use shoal_swarm::tracker::{TrackerAction, TrackerConfig, TrackerEvent, TrackerMachine};
 
 use super::arguments::Rule;
 use super::event::Event;
@@ -21,7 +21,9 @@ impl World {
     pub(super) fn start_tracker(&mut self) {
         self.generation += 1;
         let seed = self.rng.u64(..);
-        self.tracker = Some(TrackerMachine::new(self.tuning.tracker.clone(), self.generation, seed));
+        let config =
+            TrackerConfig { leases_in_order: self.rule(Rule::LeaseOrder), ..self.tuning.tracker.clone() };
+        self.tracker = Some(TrackerMachine::new(config, self.generation, seed));
         self.tracker_tick = None;
         self.tracker_free = self.queue.now;
         self.watch = LeaseWatch::default();

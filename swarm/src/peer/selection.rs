@@ -115,12 +115,12 @@ impl PeerMachine {
     /// The neighbours that may be asked now: looked for once, and not again for every chunk.
     fn open_neighbours<'a>(&self, swarm: &'a Swarm) -> Vec<Open<'a>> {
         let median = self.pace.median();
-        let open = swarm.neighbours.iter().filter_map(|(node, neighbour)| {
+        let useful = swarm.neighbours.iter().filter(|(_, neighbour)| neighbour.offers > 0);
+        let open = useful.filter_map(|(node, neighbour)| {
             let link = self.links.get(node).filter(|link| link.is_up())?;
             let free = link.requests < self.at_once(swarm) && link.busy_until <= self.now;
             let rank = (link.slow > 0, link.pace_class(median), link.requests);
-            let useful = free && neighbour.has.any_not_in(&swarm.held, swarm.front);
-            (useful && self.is_link_usable(link)).then_some(Open { node: *node, neighbour, rank })
+            (free && self.is_link_usable(link)).then_some(Open { node: *node, neighbour, rank })
         });
         open.collect()
     }
@@ -137,10 +137,7 @@ impl PeerMachine {
                 link.is_up() && (link.requests >= self.at_once(swarm) || link.busy_until > self.now)
             })
         };
-        let useful = swarm
-            .neighbours
-            .iter()
-            .filter(|(_, neighbour)| neighbour.has.any_not_in(&swarm.held, swarm.front));
+        let useful = swarm.neighbours.iter().filter(|(_, neighbour)| neighbour.offers > 0);
         let mut shut = useful.filter(|(node, _)| is_shut(node)).peekable();
         if shut.peek().is_none() {
             return;

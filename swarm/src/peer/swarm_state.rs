@@ -29,6 +29,8 @@ pub(super) enum Phase {
 pub(super) struct Neighbour {
     /// What it has, of what value: chunks without a known value are not noted.
     pub(super) has: ChunkSet,
+    /// How many of these are missing here. Counted, for it is looked at many times for each chunk that comes.
+    pub(super) offers: u32,
     /// The map that it sent; backs what it has, but for `odd`.
     pub(super) map: Option<u8>,
     /// Chunks that it claims with an entry other than the first one known.
@@ -45,6 +47,7 @@ impl Neighbour {
     fn new(chunks: u32) -> Self {
         Self {
             has: ChunkSet::empty(chunks),
+            offers: 0,
             map: None,
             odd: BTreeMap::new(),
             state_sent: false,
@@ -207,6 +210,9 @@ impl Swarm {
         if let Some(slot) = self.claims.get_mut(chunk as usize) {
             *slot = claim;
         }
+        for neighbour in self.neighbours.values_mut().filter(|other| other.has.contains(ChunkIndex(chunk))) {
+            neighbour.offers -= 1;
+        }
         while self.front < self.chunks() && self.held.contains(ChunkIndex(self.front)) {
             self.front += 1;
         }
@@ -218,6 +224,11 @@ impl Swarm {
         if lost {
             self.front = self.front.min(chunk);
             self.fresh.retain(|fresh| *fresh != chunk);
+            for neighbour in
+                self.neighbours.values_mut().filter(|other| other.has.contains(ChunkIndex(chunk)))
+            {
+                neighbour.offers += 1;
+            }
             for reader in self.readers.values_mut() {
                 reader.cursor = reader.cursor.min(chunk).max(reader.chunks.start);
             }
@@ -273,6 +284,7 @@ impl Swarm {
             && let Some(copies) = self.copies.get_mut(chunk as usize)
         {
             *copies = copies.saturating_add(1);
+            neighbour.offers += u32::from(!self.held.contains(ChunkIndex(chunk)));
         }
     }
 
@@ -283,6 +295,7 @@ impl Swarm {
             && let Some(copies) = self.copies.get_mut(chunk as usize)
         {
             *copies = copies.saturating_sub(1);
+            neighbour.offers -= u32::from(!self.held.contains(ChunkIndex(chunk)));
         }
     }
 

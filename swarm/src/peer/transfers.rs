@@ -23,6 +23,11 @@ const SPARE_MAX: f64 = 64.0 * 1024.0 * 1024.0;
 /// this many chunks ahead of the budget at most.
 const CREDIT: f64 = 4.0;
 
+/// A chunk that so few neighbours have, whoever sent it counted, is announced at once: else it would wait `have_delay`
+/// on each hop of its way through a crowd. 1,000 nodes took 1.77 times the bound for 128 MiB at 10 Gbit/s instead of 2.02,
+/// with a fifth more messages; on slow lines nothing changed.
+const RARE: u16 = 2;
+
 /// A chunk asked of a peer.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
@@ -94,6 +99,11 @@ impl PeerMachine {
 
     pub(super) fn fetched(&mut self, number: u64, outcome: FetchOutcome) {
         let Some(request) = self.end(number) else { return };
+        if request.twice && matches!(outcome, FetchOutcome::Busy | FetchOutcome::NotHeld) {
+            // It sent nothing. In a crowd most second requests are told BUSY: were they counted, a node whose slots all wait
+            // for neighbours that died would soon ask nobody else.
+            self.spare += as_f64(request.len);
+        }
         match outcome {
             FetchOutcome::Stored => self.stored(&request),
             FetchOutcome::Mismatch => self.mismatch(&request),
@@ -130,6 +140,9 @@ impl PeerMachine {
         if swarm.hold(request.chunk, claim) {
             swarm.fresh.push(request.chunk);
             swarm.zone_progress |= swarm.zone_source(request.chunk).is_some();
+            if swarm.copies_of(request.chunk) <= RARE {
+                self.urgent.insert(request.key);
+            }
             self.after_held(request.key, request.chunk);
         }
     }

@@ -27,6 +27,9 @@ pub struct TrackerConfig {
     /// Origin leases for one blob before its first chunk is here; with each chunk that comes there may be one more. The first
     /// chunks get the line for themselves: all readers wait for them.
     pub leases_at_first: usize,
+    /// Origin leases begin with the first chunk that is in nobody's hands, for readers begin there. Only a simulation that
+    /// shows what this is for does without: then they begin at any such chunk.
+    pub leases_in_order: bool,
     /// Origin leases at once for one origin.
     pub leases_per_origin: usize,
     /// Origin leases for one blob that one node holds while others could have them. Two, so that the next one is there
@@ -61,6 +64,7 @@ impl Default for TrackerConfig {
             leases_per_blob: 6,
             leases_when_fast: 12,
             leases_at_first: 1,
+            leases_in_order: true,
             leases_per_origin: 32,
             leases_per_node: 2,
             leases_per_zone: 6,

@@ -164,7 +164,10 @@ impl TrackerMachine {
         let config = &self.config;
         let most = if self.is_fast(swarm) { config.lease_chunks_when_fast } else { config.lease_chunks };
         let most = most.max(LEAST);
-        let chunks = swarm.places.first_absent(swarm.places.absent().div_ceil(per_blob).clamp(LEAST, most));
+        let any = |rng: &mut fastrand::Rng| rng.u32(..swarm.chunks().div_ceil(LEAST).max(1)) * LEAST;
+        let from = if self.config.leases_in_order { 0 } else { any(&mut self.rng) };
+        let most = swarm.places.absent().div_ceil(per_blob).clamp(LEAST, most);
+        let chunks = swarm.places.absent_from(from, most);
         let (chunks, lasts) = if swarm.one_stream {
             let last = (0..swarm.chunks()).rfind(|chunk| swarm.places.get(*chunk) == Place::Absent);
             (swarm.places.front()..last.map_or(chunks.end, |last| last + 1), self.stream_time(swarm))

@@ -81,10 +81,12 @@ impl Places {
         self.present
     }
 
-    /// The first absent chunks, adjacent, at most so many.
-    pub(super) fn first_absent(&self, most: u32) -> Range<u32> {
-        let end = (self.front..self.len()).find(|chunk| self.get(*chunk) != Place::Absent);
-        self.front..end.unwrap_or(self.len()).min(self.front.saturating_add(most))
+    /// The first absent chunks from this one on, adjacent, at most so many; from the front on where none comes after.
+    pub(super) fn absent_from(&self, from: u32, most: u32) -> Range<u32> {
+        let first = (from.max(self.front)..self.len()).find(|chunk| self.get(*chunk) == Place::Absent);
+        let first = first.unwrap_or(self.front);
+        let end = (first..self.len()).find(|chunk| self.get(*chunk) != Place::Absent);
+        first..end.unwrap_or(self.len()).min(first.saturating_add(most))
     }
 }
 
