@@ -183,6 +183,8 @@ mod tests {
             let missing: Vec<u32> = (start..len).filter(|index| !model.contains(index)).collect();
             prop_assert_eq!(set.missing_from(ChunkIndex(start)).map(|i| i.0).collect::<Vec<_>>(), missing);
             let odd: Vec<ChunkIndex> = (0..len).filter(|index| index % 3 == 1).map(ChunkIndex).collect();
+            let mut other = ChunkSet::empty(len);
+            (0..set.prefix()).for_each(|index| { other.insert(ChunkIndex(index)); });
             odd.iter().for_each(|index| { other.insert(*index); });
             let both: Vec<ChunkIndex> = set.iter().filter(|index| other.contains(*index)).collect();
             prop_assert_eq!(set.common(&other).collect::<Vec<_>>(), both);
