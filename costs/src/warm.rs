@@ -27,6 +27,11 @@ pub(crate) struct WarmMemory {
 impl WarmMemory {
     /// Lets the host provide all memory that is free: the kernel takes what it hands out from anywhere in it.
     pub(crate) fn provide() -> Result<Self> {
+        // A cache full of what was built just now would be thrown out page by page while it is measured.
+        rustix::fs::sync();
+        if let Err(error) = std::fs::write("/proc/sys/vm/drop_caches", "3") {
+            progress(&format!("  cannot empty the page cache ({error}): what is written may cost more"));
+        }
         let blocks = free()?.saturating_sub(SPARE) / REPORTED;
         progress(&format!("  warming {} MiB of memory", (blocks * REPORTED) >> 20));
         let file = File::from(memfd_create("warm", MemfdFlags::CLOEXEC).context("make a file in memory")?);
