@@ -12,6 +12,8 @@ mod node;
 mod scrape;
 mod status;
 mod swarm;
+#[cfg(test)]
+mod testing;
 
 pub use config::{Config, ConfigError, ConfigFile};
 pub use node::{Node, StartError, check};

@@ -28,7 +28,6 @@ pub struct Statistics {
     pub free_bytes: u64,
     pub complete_blobs: usize,
     pub partial_blobs: usize,
-    pub held_chunks: u64,
     /// Chunks found corrupt on disk, whoever read them, since the store was opened.
     pub corrupt_chunks: u64,
 }
@@ -60,7 +59,6 @@ impl Store {
             complete_blobs: table.complete.len(),
             partial_blobs: table.partial.len(),
             corrupt_chunks: inner.corrupt_chunks.load(Ordering::Relaxed),
-            held_chunks: table.blobs.values().map(|blob| u64::from(lock(&blob.state).held.count())).sum(),
         }
     }
 }

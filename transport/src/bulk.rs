@@ -128,9 +128,6 @@ pub struct LinkStats {
     pub sent: u64,
     pub received: u64,
     pub rtt: Duration,
-    /// Bytes of the largest packet that the path takes.
-    pub mtu: u16,
-    pub lost_packets: u64,
     /// How often large packets stopped getting through: a sign of an MTU that is set too high on the way.
     pub black_holes_detected: u64,
 }

@@ -230,12 +230,13 @@ mod tests {
     )]
     use std::time::Duration;
 
-    use shoal_proto::{Algorithm, SwarmId, VerifiedChunk};
-    use shoal_store::{ContentHasher, Store, StoreConfig};
+    use shoal_proto::SwarmId;
+    use shoal_store::{Store, StoreConfig};
     use tempfile::TempDir;
     use tokio::runtime::Builder;
 
     use super::*;
+    use crate::testing::put;
 
     struct Scene {
         _folder: TempDir,
@@ -250,21 +251,7 @@ mod tests {
         let content = Bytes::from(content);
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(StoreConfig { reserve_bytes: 0, ..StoreConfig::new(folder.path()) }).unwrap();
-        let swarm = SwarmId {
-            digest: ContentHasher::digest(Algorithm::Sha256, &content),
-            size: content.len() as u64,
-            origin: "registry.test".parse().unwrap(),
-            round: 0,
-        };
-        let layout = swarm.layout().unwrap();
-        let _partial = store.begin(&swarm).unwrap();
-        for index in layout.chunks_of(&(0..swarm.size)).map(shoal_proto::ChunkIndex) {
-            let range = layout.range(index);
-            let bytes = content.slice(range.start as usize..range.end as usize);
-            let chunk = VerifiedChunk::from_origin(&layout, index, bytes).unwrap();
-            store.write_chunk(&swarm, chunk, b"").unwrap();
-        }
-        store.finish(&swarm, |_| Vec::new()).unwrap();
+        let swarm = put(&store, &content);
         Scene { _folder: folder, store, swarm, content }
     }
 

@@ -158,27 +158,12 @@ fn report(removed: Result<(), StoreError>) {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use shoal_lazyfs::index::{HEADER_LEN, Head, Header};
-    use shoal_proto::{Algorithm, SignedIndexClaim, VerifiedChunk};
-    use shoal_store::{ContentHasher, StoreConfig};
+    use shoal_proto::SignedIndexClaim;
+    use shoal_store::StoreConfig;
 
     use super::*;
-
-    fn put(store: &Store, content: Vec<u8>) -> SwarmId {
-        let swarm = SwarmId {
-            digest: ContentHasher::digest(Algorithm::Sha256, &content),
-            size: content.len() as u64,
-            origin: "registry.test".parse().unwrap(),
-            round: 0,
-        };
-        let layout = swarm.layout().unwrap();
-        let _partial = store.begin(&swarm).unwrap();
-        let chunk = VerifiedChunk::from_origin(&layout, ChunkIndex(0), Bytes::from(content)).unwrap();
-        store.write_chunk(&swarm, chunk, b"").unwrap();
-        store.finish(&swarm, |_| Vec::new()).unwrap();
-        swarm
-    }
+    use crate::testing::put;
 
     fn work(dir: &std::path::Path) -> Work {
         let store = Store::open(StoreConfig { reserve_bytes: 0, ..StoreConfig::new(dir) }).unwrap();
@@ -202,7 +187,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let work = work(dir.path());
         let store = &work.builder.store;
-        let layer = put(store, tar());
+        let layer = put(store, &tar().into());
         work.index(&layer);
         let Some(IndexFact::Built { file, claim }) = store.index(&layer.digest).unwrap() else {
             panic!("no index")
@@ -224,10 +209,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let work = work(dir.path());
         let store = &work.builder.store;
-        let layer = put(store, vec![0x1f, 0x8b, 8, 0, 0, 0]);
+        let layer = put(store, &vec![0x1f, 0x8b, 8, 0, 0, 0].into());
         work.index(&layer);
         assert!(matches!(store.index(&layer.digest).unwrap(), Some(IndexFact::Declined { .. })));
-        let manifest = put(store, b"{}".to_vec());
+        let manifest = put(store, &b"{}".to_vec().into());
         work.index(&manifest);
         assert_eq!(store.index(&manifest.digest).unwrap(), None);
     }
@@ -237,7 +222,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let work = work(dir.path());
         let store = work.builder.store.clone();
-        let layer = put(&store, tar());
+        let layer = put(&store, &tar().into());
         work.index(&layer);
         let mut losses = store.losses();
         let following = tokio::spawn(follow_layers(store.clone()));

@@ -71,16 +71,17 @@ impl Folders {
         remove(&self.root.join(id.to_string()))
     }
 
-    /// Removes what has no row.
-    pub(super) fn sweep(&self, known: &HashSet<u64>) -> Result<(), SnapshotError> {
+    /// What has no row.
+    pub(super) fn unknown(&self, known: &HashSet<u64>) -> Result<Vec<PathBuf>, SnapshotError> {
+        let mut unknown = Vec::new();
         for entry in fs::read_dir(&self.root).map_err(failed(&self.root))? {
             let path = entry.map_err(failed(&self.root))?.path();
             let id = path.file_name().and_then(|name| name.to_str()?.parse().ok());
             if id.is_none_or(|id| !known.contains(&id)) {
-                remove(&path)?;
+                unknown.push(path);
             }
         }
-        Ok(())
+        Ok(unknown)
     }
 
     /// Files with several names count once. What vanishes meanwhile does not count.
@@ -103,7 +104,8 @@ impl Folders {
     }
 }
 
-fn remove(path: &Path) -> Result<(), SnapshotError> {
+/// Removes a snapshot's folder; that takes as long as it has files.
+pub(super) fn remove(path: &Path) -> Result<(), SnapshotError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
         _ => Ok(()),

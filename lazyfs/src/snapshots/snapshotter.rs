@@ -9,7 +9,7 @@ use tokio::sync::RwLock;
 use super::SnapshotError;
 use super::api::Mount;
 use super::filter::Filters;
-use super::folders::{Folders, Usage};
+use super::folders::{self, Folders, Usage};
 use super::lazy::{LazyLayers, TARGET, shown};
 use super::mounts::Parts;
 use super::policy::Policy;
@@ -242,10 +242,14 @@ impl Snapshotter {
         self.fill();
         let own = self.clone();
         blocking(move || {
-            // Held, so that no folder is made whose row comes later.
-            let rows = own.rows();
-            let known: HashSet<u64> = rows.iter().map(|(_, snapshot)| snapshot.id).collect();
-            own.folders.sweep(&known)
+            let unknown = {
+                // Held, so that no folder is made whose row comes later; not while files are removed, for all of
+                // containerd's calls wait for it. Numbers are never used again.
+                let rows = own.rows();
+                let known: HashSet<u64> = rows.iter().map(|(_, snapshot)| snapshot.id).collect();
+                own.folders.unknown(&known)?
+            };
+            unknown.iter().try_for_each(|folder| folders::remove(folder))
         })
         .await
     }

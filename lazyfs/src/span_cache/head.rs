@@ -11,7 +11,7 @@ use shoal_proto::Digest;
 use tokio::time::Instant;
 
 use super::layer::Surroundings;
-use super::{CacheError, MAX_WRONG, retry, verdict};
+use super::{CacheError, MAX_WRONG, verdict};
 use crate::index::{HEADER_LEN, Head, HeadError, Header, IndexId};
 use crate::source::{ClaimedIndex, MAX_RANGE, SourceError, Urgency};
 
@@ -90,11 +90,8 @@ impl HeadFetch<'_> {
     }
 
     async fn bytes(&self, range: Range<u64>, deadline: Instant) -> Result<Bytes, SourceError> {
-        let unanswered = SourceError::Unavailable(*self.layer);
         let ask = || self.around.source.index(self.layer, range.clone(), Urgency::Demand);
-        let bytes = retry::until(deadline, unanswered, ask).await?;
-        self.around.metrics.received(bytes.len());
-        Ok(bytes)
+        self.around.fetch(self.layer, deadline, ask).await
     }
 
     async fn header(&self, deadline: Instant) -> Result<Header, CacheError> {

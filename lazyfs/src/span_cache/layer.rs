@@ -53,6 +53,23 @@ pub(super) struct Surroundings {
     pub(super) metrics: Arc<Metrics>,
 }
 
+impl Surroundings {
+    /// Bytes from the source, asked for until the deadline.
+    pub(super) async fn fetch<F>(
+        &self,
+        layer: &Digest,
+        deadline: Instant,
+        ask: impl FnMut() -> F,
+    ) -> Result<Bytes, SourceError>
+    where
+        F: Future<Output = Result<Bytes, SourceError>>,
+    {
+        let bytes = retry::until(deadline, SourceError::Unavailable(*layer), ask).await?;
+        self.metrics.received(bytes.len());
+        Ok(bytes)
+    }
+}
+
 #[derive(Debug)]
 pub struct Layer {
     stored: Arc<Stored>,
@@ -304,9 +321,7 @@ impl Layer {
         }
         let range = self.index().spans.compressed_range(span).unwrap_or_default();
         let ask = || self.around.source.layer(self.digest(), range.clone(), urgency);
-        let bytes = retry::until(deadline, SourceError::Unavailable(*self.digest()), ask).await?;
-        self.around.metrics.received(bytes.len());
-        Ok(bytes)
+        self.around.fetch(self.digest(), deadline, ask).await
     }
 
     /// The span's window, unless it is `known`.
@@ -322,9 +337,7 @@ impl Layer {
         }
         let Some(range) = self.stored.head.window_range(span) else { return Ok(Bytes::new()) };
         let ask = || self.around.source.index(self.digest(), range.clone(), urgency);
-        let bytes = retry::until(deadline, SourceError::Unavailable(*self.digest()), ask).await?;
-        self.around.metrics.received(bytes.len());
-        Ok(bytes)
+        self.around.fetch(self.digest(), deadline, ask).await
     }
 
     async fn decode(&self, span: SpanIndex, compressed: &Bytes, window: &Bytes) -> Fetched {

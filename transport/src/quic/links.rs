@@ -182,8 +182,6 @@ fn stats(node: NodeId, connection: &Connection) -> LinkStats {
         sent: stats.udp_tx.bytes,
         received: stats.udp_rx.bytes,
         rtt: stats.path.rtt,
-        mtu: stats.path.current_mtu,
-        lost_packets: stats.path.lost_packets,
         black_holes_detected: stats.path.black_holes_detected,
     }
 }
