@@ -4,6 +4,9 @@
 pub mod cluster;
 pub mod report;
 pub mod sim;
+mod warm;
+
+pub use warm::WarmMemory;
 
 /// The command line asks for something that cannot be done; the text says what and why.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,6 @@ use crate::memory::mib;
 use crate::origin::Origin;
 use crate::report::{Aim, progress};
 use crate::sample::Sample;
-use crate::warm::WarmMemory;
 use crate::{Bench, floors, gib};
 
 /// Everything is measured so often, floors and daemons in turn.
@@ -28,7 +27,8 @@ const DISK_TO_CLIENT: &str = "disk to client";
 
 pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
     let (mut floor, mut steps, mut fastest) = (Costs::default(), Costs::default(), Rates::default());
-    let _warm = tokio::task::block_in_place(WarmMemory::provide)?;
+    progress("  emptying the page cache, which needs root, and warming memory");
+    let _warm = tokio::task::block_in_place(shoal_bench::WarmMemory::provide)?;
     for round in 0..ROUNDS {
         progress(&format!("CPU, round {} of {ROUNDS}", round + 1));
         let folder = tempfile::tempdir_in(bench.folder())?;

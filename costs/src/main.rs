@@ -16,7 +16,6 @@ mod sample;
 mod second_pull;
 mod sessions;
 mod usage;
-mod warm;
 
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use shoal_tests::{Needs, available, shoal_binary};
+use shoal_tests::{ImageBuilder, Needs, Registry, available, shoal_binary};
 use tempfile::TempDir;
 
 const NEEDS: Needs = Needs { root: true, programs: &["docker-registry", "ip", "tc"] };
@@ -155,6 +155,38 @@ fn a_small_cluster_is_measured() {
     assert!((new..new * 2.0).contains(&number(rolling, "origin_bytes")), "only new bytes move: {rolling}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_and_a_registry_that_exist_are_measured() {
+    if !available(Needs { root: true, programs: &["docker-registry", "ip", "tc", "skopeo"] }) {
+        return;
+    }
+    let image = ImageBuilder::new(7).layer(3 << 20).layer(100_000).multi_platform().build();
+    let layout = TempDir::new().unwrap();
+    image.write_layout(layout.path(), "v1");
+    let mut registry = Registry::start().await;
+    registry.push(&image, "team/app", "v1").await;
+    registry.stop().await;
+    registry.start_again().await;
+
+    let (url, copied) = (registry.url(), format!("oci:{}:v1", layout.path().display()));
+    let common = ["--nodes", "3", "--modes", "shoal"];
+    let upstream = report(&[&common[..], &["--origin", &url, "--image", "team/app:v1"]].concat());
+    let copied = report(&[&common[..], &["--image", &copied]].concat());
+    for report in [&upstream, &copied] {
+        let shoal = mode(report, "shoal");
+        // Its other platform's layers are nobody's.
+        assert!((3.1e6..3.4e6).contains(&number(shoal, "image_bytes")), "{shoal}");
+        assert!(number(shoal, "origin_bytes") >= number(shoal, "image_bytes"), "{shoal}");
+    }
+    // The manifest was read once more, before: to know what there is.
+    let by_its_log = registry.content_bytes().await as f64;
+    let told = number(mode(&upstream, "shoal"), "origin_bytes");
+    assert!(
+        (told..told + 1e5).contains(&by_its_log),
+        "the registry sent {by_its_log}, the report tells {told}"
+    );
+}
+
 #[test]
 fn zones_are_behind_uplinks_whose_bytes_are_counted() {
     if !available(NEEDS) {
@@ -237,6 +269,9 @@ fn mistakes_are_told_before_anything_is_made() {
         &["--modes", "fast"],
         &["--nodes", "1"],
         &["--nodes", "6", "--zones", "4"],
+        &["--origin", "http://127.0.0.1:1"],
+        &["--image", "a:b", "--origin", "127.0.0.1:1"],
+        &["--image", "a:b", "--modes", "shoal-rolling"],
         &["--json", "/nonexistent/report.json"],
         &["--compare", "/nonexistent/old.json"],
     ] {

@@ -39,7 +39,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("shoal-tests", &["proto", "transport", "lazyfs"]),
     ("shoal-bench", &["proto", "swarm"]),
-    ("shoal-costs", &["proto", "store", "transport", "tests", "lazyfs"]),
+    ("shoal-costs", &["proto", "swarm", "store", "transport", "tests", "lazyfs", "bench"]),
     ("shoal-lazyfs", &["proto"]),
 ];
 

@@ -35,6 +35,14 @@ pub struct ClusterArguments {
     /// How much of the image could be compressed
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     compressible: u8,
+    /// An image to distribute, in place of one made on the spot: registry/repository:tag, or any place that skopeo
+    /// knows, as oci:FOLDER:TAG
+    #[arg(long, value_name = "IMAGE", conflicts_with_all = ["size", "layers", "compressible"])]
+    image: Option<String>,
+    /// The registry to pull from, in place of one of this run: anybody must be allowed to read --image there, which
+    /// is then repository:tag
+    #[arg(long, value_name = "URL", requires = "image")]
+    origin: Option<String>,
     /// What to measure, in this order; without it direct, cache, shoal, and with zones shoal-flat
     #[arg(long, value_enum, value_delimiter = ',', value_name = "MODE")]
     modes: Vec<ModeName>,
@@ -49,6 +57,10 @@ impl ClusterArguments {
         if !(1..=most).contains(&self.zones) {
             return Err(UsageError(format!("--zones must lie between 1 and {most}: two nodes in each")));
         }
+        if self.image.is_some() && self.modes.contains(&ModeName::ShoalRolling) {
+            let why = "shoal-rolling needs two images that share bytes, which are made on the spot: leave out --image";
+            return Err(UsageError(why.to_owned()));
+        }
         Ok(Plan {
             nodes: self.nodes,
             zones: self.zones,
@@ -56,6 +68,16 @@ impl ClusterArguments {
             origin_link: self.origin_link.unwrap_or(self.link),
             zone_link: self.zone_link.unwrap_or(self.link),
         })
+    }
+
+    /// The image that was given.
+    pub(super) fn image(&self) -> Option<&str> {
+        self.image.as_deref()
+    }
+
+    /// URL of the registry that was given.
+    pub(super) fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
     }
 
     /// Size of each layer in bytes.

@@ -31,9 +31,9 @@ mod tests {
         let count = if zones.is_some() { 4 } else { 1 };
         let plan = Plan { nodes: 16, zones: count, link: rate, origin_link: rate, zone_link: rate };
         let goodput = Goodput { link: 10.0, slowest_link: 10.0, origin, zone: zones };
-        let image = Image::new("image", Vec::new());
+        let image = Image::made("image", Vec::new());
         let bytes = image.bytes() as f64;
-        let images = Images { cold: image.clone(), rolling: (Image::new("old", Vec::new()), image) };
+        let images = Images { cold: image, rolling: None };
         let scenario = mode.scenario(&images, &plan, Duration::from_secs(10));
         (seconds(&plan, &goodput, &scenario) * 100.0 / bytes).round()
     }

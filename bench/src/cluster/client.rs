@@ -1,15 +1,14 @@
 //! A client on a node: pulls as containerd does and drops the bytes. It checks lengths only, so that the processors
 //! are left to what is measured; Shoal's nodes check every digest themselves.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{Client, Method, Response};
-use serde::Deserialize;
 
-use super::image::MANIFEST_TYPE;
-use super::registry::REPOSITORY;
+use super::image::{Descriptor, MANIFEST_TYPES, Manifest};
 
 /// Blobs at once, as containerd has it.
 const PARALLEL: usize = 3;
@@ -19,7 +18,9 @@ const PARALLEL: usize = 3;
 pub(super) struct Pull {
     /// Of the mirror or registry, as the client sees it.
     pub url: String,
-    pub tag: String,
+    pub repository: String,
+    /// A tag, or a digest.
+    pub reference: String,
     /// Digests of layers that the client has unpacked already and does not ask for.
     pub has: Vec<String>,
     pub start: Instant,
@@ -34,27 +35,18 @@ pub(super) struct Pulled {
     pub bytes: u64,
 }
 
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-    size: u64,
-}
-
 impl Pull {
     pub(super) async fn run(self) -> Result<Pulled> {
         let client = Client::builder().no_proxy().build()?;
         tokio::time::sleep_until(self.start.into()).await;
-        let head = self.send(&client, Method::HEAD, "manifests", &self.tag).await?;
+        let head = self.send(&client, Method::HEAD, "manifests", &self.reference).await?;
         let digest =
             head.headers().get("docker-content-digest").context("the tag's answer names no digest")?;
         let manifest = self.send(&client, Method::GET, "manifests", digest.to_str()?).await?.bytes().await?;
-        let Manifest { config, layers } = serde_json::from_slice(&manifest)?;
+        let Manifest { config, mut layers, .. } = serde_json::from_slice(&manifest)?;
+        // The same layer twice is fetched once.
+        let mut seen = HashSet::new();
+        layers.retain(|layer| seen.insert(layer.digest.clone()));
         let (config_bytes, _) = self.blob(&client, &config).await?;
         let lacking = layers.iter().filter(|layer| !self.has.contains(&layer.digest));
         let blobs: Vec<(u64, Option<Instant>)> = stream::iter(lacking)
@@ -85,8 +77,8 @@ impl Pull {
     }
 
     async fn send(&self, client: &Client, method: Method, kind: &str, what: &str) -> Result<Response> {
-        let url = format!("{}/v2/{REPOSITORY}/{kind}/{what}", self.url);
-        let request = client.request(method, &url).header("accept", MANIFEST_TYPE);
+        let url = format!("{}/v2/{}/{kind}/{what}", self.url, self.repository);
+        let request = client.request(method, &url).header("accept", MANIFEST_TYPES);
         let response = request.send().await?;
         ensure!(response.status().is_success(), "{url}: {}", response.status());
         Ok(response)

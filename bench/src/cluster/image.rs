@@ -5,35 +5,67 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 use serde_json::json;
 use shoal_proto::Digest;
 
-pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// What clients say they take.
+pub(super) const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Layers are made, and hashed, in such pieces.
 const PIECE: usize = 128 << 10;
 
-/// A layer. Its bytes are those of a compressed archive as far as networks and disks can tell: nobody unpacks it.
+/// A blob of an image.
 #[derive(Clone, Debug)]
-pub(super) struct Layer {
-    pub file: PathBuf,
+pub(super) struct Blob {
+    pub content: Content,
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
 }
 
+/// Where the bytes of a blob are.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    File(PathBuf),
+    Text(String),
+    /// In the origin already.
+    Origin,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Image {
-    pub tag: String,
+    pub repository: String,
+    /// A tag, or a digest.
+    pub reference: String,
     pub manifest: String,
-    pub config: String,
-    pub config_digest: Digest,
-    pub layers: Vec<Layer>,
+    pub media_type: String,
+    pub config: Blob,
+    /// Each once.
+    pub layers: Vec<Blob>,
+}
+
+/// What counts of a manifest.
+#[derive(Deserialize)]
+pub(super) struct Manifest {
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
+    pub config: Descriptor,
+    pub layers: Vec<Descriptor>,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Descriptor {
+    pub digest: String,
+    pub size: u64,
 }
 
 impl Image {
-    pub(super) fn new(tag: &str, layers: Vec<Layer>) -> Self {
+    /// An image of these layers. Nobody unpacks it: to networks and disks they are compressed archives.
+    pub(super) fn made(tag: &str, layers: Vec<Blob>) -> Self {
         let diff_ids: Vec<String> = layers.iter().map(|layer| layer.digest.to_string()).collect();
         let config = json!({
             "architecture": "amd64",
@@ -42,17 +74,42 @@ impl Image {
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         })
         .to_string();
-        let config_digest = digest(config.as_bytes());
-        let descriptor = |kind, digest: &Digest, size: u64| json!({"mediaType": kind, "digest": digest.to_string(), "size": size});
-        let layer = |layer: &Layer| descriptor(LAYER_TYPE, &layer.digest, layer.size);
+        let (digest, size) = (digest(config.as_bytes()), config.len() as u64);
+        let config = Blob { content: Content::Text(config), digest, size };
+        let descriptor = |kind, blob: &Blob| json!({"mediaType": kind, "digest": blob.digest.to_string(), "size": blob.size});
         let manifest = json!({
             "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "config": descriptor(CONFIG_TYPE, &config_digest, config.len() as u64),
-            "layers": layers.iter().map(layer).collect::<Vec<_>>(),
+            "mediaType": OCI_MANIFEST,
+            "config": descriptor(CONFIG_TYPE, &config),
+            "layers": layers.iter().map(|layer| descriptor(LAYER_TYPE, layer)).collect::<Vec<_>>(),
         })
         .to_string();
-        Self { tag: tag.to_owned(), manifest, config, config_digest, layers }
+        let (repository, media_type) = ("bench/image".to_owned(), OCI_MANIFEST.to_owned());
+        Self { repository, reference: tag.to_owned(), manifest, media_type, config, layers }
+    }
+
+    /// An image that exists, by its manifest for one platform; `content` tells where a blob's bytes are.
+    pub(super) fn existing(
+        repository: String,
+        reference: String,
+        manifest: String,
+        content: impl Fn(&Digest) -> Content,
+    ) -> Result<Self> {
+        let Manifest { media_type, config, layers } = serde_json::from_str(&manifest)
+            .context("the manifest is not that of an image for one platform")?;
+        let blob = |Descriptor { digest, size }: Descriptor| -> Result<Blob> {
+            let digest = digest.parse().with_context(|| format!("the manifest names {digest:?}"))?;
+            Ok(Blob { content: content(&digest), digest, size })
+        };
+        let mut blobs: Vec<Blob> = Vec::new();
+        for layer in layers {
+            let layer = blob(layer)?;
+            if blobs.iter().all(|known| known.digest != layer.digest) {
+                blobs.push(layer);
+            }
+        }
+        let media_type = media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned());
+        Ok(Self { repository, reference, manifest, media_type, config: blob(config)?, layers: blobs })
     }
 
     /// Bytes of all blobs and of the manifest.
@@ -63,7 +120,7 @@ impl Image {
     /// Bytes that somebody lacks who has these layers.
     pub(super) fn bytes_without(&self, had: &[Digest]) -> u64 {
         let lacking = self.layers.iter().filter(|layer| !had.contains(&layer.digest));
-        (self.manifest.len() + self.config.len()) as u64 + lacking.map(|layer| layer.size).sum::<u64>()
+        self.manifest.len() as u64 + self.config.size + lacking.map(|layer| layer.size).sum::<u64>()
     }
 }
 
@@ -81,16 +138,16 @@ impl<'a> LayerMaker<'a> {
         Self { folder, compressible, made: 0 }
     }
 
-    pub(super) fn layers(&mut self, sizes: &[u64]) -> Result<Vec<Layer>> {
+    pub(super) fn layers(&mut self, sizes: &[u64]) -> Result<Vec<Blob>> {
         sizes.iter().map(|size| self.layer(*size)).collect()
     }
 
-    fn layer(&mut self, size: u64) -> Result<Layer> {
+    fn layer(&mut self, size: u64) -> Result<Blob> {
         self.made += 1;
         let file = self.folder.join(format!("layer-{}", self.made));
         let written = write(&file, size, self.made, usize::from(self.compressible));
         let digest = written.with_context(|| format!("cannot write {}", file.display()))?;
-        Ok(Layer { file, digest, size })
+        Ok(Blob { content: Content::File(file), digest, size })
     }
 }
 

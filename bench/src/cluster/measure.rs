@@ -11,10 +11,12 @@ use super::client::{Pull, Pulled};
 use super::folder::Folder;
 use super::image::Image;
 use super::net::{Counters, Goodput, Host, Network, Watch, inside};
+use super::origin::Origin;
 use super::progress::Progress;
 use super::registry::{self, Registry};
 use super::scenario::{ModeName, Scenario, Way};
 use super::shoal::{MIRROR, PeakMemory, Shoal};
+use super::upstream::Upstream;
 use super::usage::Processors;
 use crate::report::{Mode, Sample};
 
@@ -33,11 +35,13 @@ pub(super) struct Bench<'a> {
     pub goodput: Goodput,
     pub folder: &'a Path,
     pub progress: Progress,
+    /// The registry that is the origin, where it is not one of this run.
+    pub upstream: Option<Upstream>,
 }
 
 /// What runs beside the origin in a mode, with empty caches.
 struct Cast {
-    origin: Registry,
+    origin: Origin,
     /// Held for its drop.
     _cache: Option<Registry>,
     shoal: Option<Shoal>,
@@ -140,9 +144,15 @@ impl Bench<'_> {
         Ok(Cast { origin, _cache: cache, shoal, _folder: folder })
     }
 
-    /// The origin with the run's images, and an empty access log.
-    pub(super) async fn origin(&self) -> Result<Registry> {
-        Registry::start(self.network, Host::Origin, &self.folder.join("origin"), None).await
+    /// The origin with the run's images; it has sent nothing yet.
+    pub(super) async fn origin(&self) -> Result<Origin> {
+        match &self.upstream {
+            Some(upstream) => Ok(Origin::Upstream(upstream.serve(self.network))),
+            None => {
+                let folder = self.folder.join("origin");
+                Ok(Origin::Own(Registry::start(self.network, Host::Origin, &folder, None).await?))
+            }
+        }
     }
 
     fn pull(&self, way: Way, image: &Image, start: Instant) -> Pull {
@@ -151,7 +161,8 @@ impl Bench<'_> {
             Way::Cache => registry::url(Host::Cache),
             Way::Shoal { .. } => MIRROR.to_owned(),
         };
-        Pull { url, tag: image.tag.clone(), has: Vec::new(), start }
+        let (repository, reference) = (image.repository.clone(), image.reference.clone());
+        Pull { url, repository, reference, has: Vec::new(), start }
     }
 
     /// All nodes one after the other, three times over: a mode that takes longer hangs.

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use reqwest::{Client, Method, Response, StatusCode};
-use shoal_proto::Digest;
 
-use super::image::{Image, MANIFEST_TYPE};
+use super::image::{Blob, Content, Image};
 use super::net::{Host, Network, inside};
 use super::process::Process;
 
-pub(super) const REPOSITORY: &str = "bench/image";
-const PORT: u16 = 5000;
+pub(super) const PORT: u16 = 5000;
 
 /// What an origin sent, by its own access log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,10 +88,11 @@ fn content_bytes(line: &str) -> Option<u64> {
 /// Puts images into the origin, from within its own namespace.
 pub(super) async fn push(network: &Network, images: Vec<Image>) -> Result<()> {
     let work = move || async move {
-        let base = format!("http://127.0.0.1:{PORT}/v2/{REPOSITORY}");
-        let pusher = Pusher { client: Client::builder().no_proxy().build()?, base };
+        let client = Client::builder().no_proxy().build()?;
         for image in &images {
-            pusher.image(image).await.with_context(|| format!("cannot push {}", image.tag))?;
+            let base = format!("http://127.0.0.1:{PORT}/v2/{}", image.repository);
+            let pusher = Pusher { client: client.clone(), base };
+            pusher.image(image).await.with_context(|| format!("cannot push {}", image.reference))?;
         }
         Ok(())
     };
@@ -108,23 +107,26 @@ struct Pusher {
 
 impl Pusher {
     async fn image(&self, image: &Image) -> Result<()> {
-        self.blob(&image.config_digest, image.config.clone().into()).await?;
-        try_join_all(image.layers.iter().map(|layer| async move {
-            let file = tokio::fs::File::open(&layer.file).await?;
-            self.blob(&layer.digest, file.into()).await
-        }))
-        .await?;
-        let url = format!("{}/manifests/{}", self.base, image.tag);
-        self.send(Method::PUT, &url, MANIFEST_TYPE, image.manifest.clone().into()).await.map(drop)
+        try_join_all(image.layers.iter().chain([&image.config]).map(|blob| self.blob(blob))).await?;
+        let url = format!("{}/manifests/{}", self.base, image.reference);
+        self.send(Method::PUT, &url, &image.media_type, image.manifest.clone().into()).await.map(drop)
     }
 
-    async fn blob(&self, digest: &Digest, content: reqwest::Body) -> Result<()> {
+    async fn blob(&self, blob: &Blob) -> Result<()> {
+        let content = match &blob.content {
+            Content::File(file) => {
+                let opened = tokio::fs::File::open(file).await;
+                opened.with_context(|| format!("cannot open {}", file.display()))?.into()
+            }
+            Content::Text(text) => text.clone().into(),
+            Content::Origin => return Ok(()),
+        };
         let start = format!("{}/blobs/uploads/", self.base);
         let started = self.send(Method::POST, &start, "", "".into()).await?;
         let location =
             started.headers().get("location").context("the registry names no place to upload to")?;
         let joint = if location.to_str()?.contains('?') { '&' } else { '?' };
-        let url = format!("{}{joint}digest={digest}", location.to_str()?);
+        let url = format!("{}{joint}digest={}", location.to_str()?, blob.digest);
         self.send(Method::PUT, &url, "application/octet-stream", content).await.map(drop)
     }
 

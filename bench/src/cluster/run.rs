@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::ClusterArguments;
 use super::folder::Folder;
+use super::given::take;
 use super::image::{Image, LayerMaker};
 use super::measure::{Bench, TOO_BUSY};
 use super::net::{self, Goodput, Network, Plan, RunName, remove_leftovers};
@@ -16,10 +17,16 @@ use super::progress::Progress;
 use super::rate::Rate;
 use super::registry;
 use super::scenario::Images;
+use super::upstream::Upstream;
+use crate::WarmMemory;
 use crate::report::{Kind, Mode, Report};
 
 /// How much of a rolling update's image is new.
 const NEW_PERCENT: u64 = 10;
+
+/// Runs that write at least so much are worth the seconds that [`WarmMemory`] takes, for else it would be a matter of
+/// luck how busy the processors are.
+const WARM_FROM: u64 = 1 << 30;
 
 /// Measures what the arguments ask for. Whatever it makes on the machine is gone when it returns, also after SIGINT,
 /// SIGTERM and SIGHUP; what an earlier run left that was killed is removed at the start.
@@ -41,20 +48,43 @@ pub fn run(arguments: &ClusterArguments) -> Result<Report> {
 
 async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
     let progress = Progress::on_terminal();
+    let upstream = arguments.origin().map(Upstream::new).transpose()?;
     remove_leftovers()?;
     let name = RunName::new();
     let folder = Folder::make(name.folder())?;
-    let step = progress.step("making the network".to_owned());
+    let step = progress.step("getting the image".to_owned());
+    let given = match (arguments.image(), &upstream) {
+        (Some(name), Some(upstream)) => Some(upstream.image(name).await?),
+        (Some(name), None) => Some(tokio::task::block_in_place(|| take(name, &folder.path().join("given")))?),
+        (None, _) => None,
+    };
+    step.set_message("making the network");
     let network = Network::make(name, plan)?;
     step.set_message("checking the links with plain TCP");
     let goodput = net::measure(&network).await?;
-    step.set_message("making the images");
-    let images = make_images(arguments, folder.path())?;
-    let bench = Bench { network: &network, goodput, folder: folder.path(), progress: progress.clone() };
-    let origin = bench.origin().await?;
-    let (old, new) = images.rolling.clone();
-    registry::push(&network, vec![images.cold.clone(), old, new]).await?;
-    origin.stop().await?;
+    let upstream = arguments.origin().map(Upstream::new).transpose()?;
+    step.set_message("getting the images");
+    let images = match (arguments.image(), &upstream) {
+        (Some(name), Some(upstream)) => given(upstream.image(name).await?),
+        (Some(name), None) => {
+            given(tokio::task::block_in_place(|| take(name, &folder.path().join("given")))?)
+        }
+        (None, _) => make_images(arguments, folder.path())?,
+    };
+    let bench =
+        Bench { network: &network, goodput, folder: folder.path(), progress: progress.clone(), upstream };
+    if bench.upstream.is_none() {
+        let origin = bench.origin().await?;
+        let all = [&images.cold].into_iter().chain(images.rolling.iter().flat_map(|(old, new)| [old, new]));
+        registry::push(&network, all.cloned().collect()).await?;
+        origin.stop().await?;
+    }
+    let _warm = if images.cold.bytes() * plan.nodes as u64 >= WARM_FROM {
+        step.set_message("making the host of this machine provide its memory");
+        Some(tokio::task::block_in_place(WarmMemory::provide)?)
+    } else {
+        None
+    };
     step.finish_and_clear();
 
     let problem = goodput.problem(&plan);
@@ -79,15 +109,15 @@ async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
 fn make_images(arguments: &ClusterArguments, folder: &Path) -> Result<Images> {
     let mut maker = LayerMaker::new(folder, arguments.compressible());
     let sizes = arguments.layer_sizes();
-    let cold = Image::new("cold", maker.layers(&sizes)?);
+    let cold = Image::made("cold", maker.layers(&sizes)?);
     let new: u64 = sizes.iter().sum::<u64>() * NEW_PERCENT / 100;
     let kept: Vec<u64> = sizes.iter().map(|size| size * (100 - NEW_PERCENT) / 100).collect();
     let shared = maker.layers(&kept)?;
     let mut version = |tag| -> Result<Image> {
         let own = maker.layers(&[new])?;
-        Ok(Image::new(tag, shared.iter().cloned().chain(own).collect()))
+        Ok(Image::made(tag, shared.iter().cloned().chain(own).collect()))
     };
-    Ok(Images { cold, rolling: (version("old")?, version("new")?) })
+    Ok(Images { cold, rolling: Some((version("old")?, version("new")?)) })
 }
 
 fn settings(plan: &Plan, goodput: &Goodput, images: &Images) -> Vec<(String, String)> {

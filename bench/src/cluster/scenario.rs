@@ -43,8 +43,8 @@ pub(super) enum Way {
 #[derive(Clone, Debug)]
 pub(super) struct Images {
     pub cold: Image,
-    /// An image and its successor, which shares most bytes with it.
-    pub rolling: (Image, Image),
+    /// An image and its successor, which shares most bytes with it; not where an image was given.
+    pub rolling: Option<(Image, Image)>,
 }
 
 /// What is done in a mode.
@@ -83,7 +83,7 @@ impl ModeName {
             Self::ShoalFlat => scenario.way = Way::Shoal { zones: false },
             Self::ShoalWarm => scenario.before = Some((images.cold.clone(), all().collect())),
             Self::ShoalRolling => {
-                let (old, new) = images.rolling.clone();
+                let Some((old, new)) = images.rolling.clone() else { return scenario };
                 scenario.unpacked = old.layers.iter().map(|layer| layer.digest).collect();
                 scenario.image = new;
                 scenario.before = Some((old, all().collect()));

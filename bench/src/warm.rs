@@ -9,8 +9,6 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
-use crate::report::progress;
-
 /// Linux tells the host of free memory in blocks of this size (x86-64 and most others).
 const REPORTED: u64 = 2 << 20;
 /// So much of each block stays in use, so that none is free as a whole.
@@ -19,21 +17,23 @@ const KEPT: u64 = 128 << 10;
 const SPARE: u64 = 2 << 30;
 
 /// While this lives, free memory that the host has provided stays so.
-pub(crate) struct WarmMemory {
+#[derive(Debug)]
+pub struct WarmMemory {
     // Held for its pages.
     _file: File,
 }
 
 impl WarmMemory {
-    /// Lets the host provide all memory that is free: the kernel takes what it hands out from anywhere in it.
-    pub(crate) fn provide() -> Result<Self> {
+    /// Empties the page cache, which needs root, and lets the host provide all memory that is then free: the kernel
+    /// takes what it hands out from anywhere in it. Takes some seconds for each 10 GiB.
+    ///
+    /// # Errors
+    /// If there is less memory than was free a moment ago.
+    pub fn provide() -> Result<Self> {
         // A cache full of what was built just now would be thrown out page by page while it is measured.
         rustix::fs::sync();
-        if let Err(error) = std::fs::write("/proc/sys/vm/drop_caches", "3") {
-            progress(&format!("  cannot empty the page cache ({error}): what is written may cost more"));
-        }
+        let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
         let blocks = free()?.saturating_sub(SPARE) / REPORTED;
-        progress(&format!("  warming {} MiB of memory", (blocks * REPORTED) >> 20));
         let file = File::from(memfd_create("warm", MemfdFlags::CLOEXEC).context("make a file in memory")?);
         let block = vec![1; usize::try_from(REPORTED)?];
         for number in 0..blocks {
