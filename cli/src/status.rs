@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytesize::ByteSize;
 use clap::Args;
-use shoal_daemon::NodeStatus;
+use shoal_daemon::{FilesystemStatus, NodeStatus};
 
 use crate::output::line;
 use crate::pull::{host_and_port, http_client};
@@ -93,6 +93,40 @@ fn links(status: &NodeStatus) -> String {
     format!("{up} of {} known nodes; unreachable: {}", up + down, addresses.join(", "))
 }
 
+fn show_filesystem(text: &mut Lines, filesystem: &FilesystemStatus) {
+    let FilesystemStatus { images, more_images, spans, .. } = filesystem;
+    let bound = filesystem.disk_limit_bytes.map_or("no bound".to_owned(), size);
+    text.line(format_args!(
+        "shoal fs   {} images; {} of {bound} on the disk; {} read, {} fetched",
+        images.len() as u64 + more_images,
+        size(filesystem.disk_used_bytes),
+        size(filesystem.read_bytes),
+        size(filesystem.fetched_bytes)
+    ));
+    let waits: u64 = filesystem.waits.iter().map(|wait| wait.reads).sum();
+    text.line(format_args!(
+        "spans      {} from peers, {} from registries, {} from the store, {} from disk, {} wrong, {} failed; {waits} \
+         reads waited {:.1} s",
+        spans.peer, spans.registry, spans.store, spans.disk, spans.wrong, spans.failed, filesystem.waited_s
+    ));
+    if !images.is_empty() {
+        text.line(format_args!(
+            "\n{:>10} {:>10} {:>10} {:>7}  IMAGE",
+            "UNPACKED", "LOCAL", "IN STORE", "WHOLE"
+        ));
+    }
+    for image in images {
+        let whole = format!("{}/{}", image.whole_layers, image.layers);
+        text.line(format_args!(
+            "{:>10} {:>10} {:>10} {whole:>7}  {}",
+            size(image.tar_bytes),
+            size(image.local_bytes),
+            size(image.store_bytes),
+            image.name
+        ));
+    }
+}
+
 fn shown(status: &NodeStatus) -> String {
     let mut text = Lines::default();
     let store = &status.store;
@@ -118,6 +152,9 @@ fn shown(status: &NodeStatus) -> String {
         size(transfer.client_swarm_bytes),
         size(transfer.client_origin_bytes)
     ));
+    if let Some(filesystem) = &status.filesystem {
+        show_filesystem(&mut text, filesystem);
+    }
     if !status.peers.is_empty() {
         text.line(format_args!(
             "\n{:<54} {:<22} {:>10} {:>10} {:>8}",

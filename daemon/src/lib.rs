@@ -17,4 +17,7 @@ mod testing;
 
 pub use config::{Config, ConfigError, ConfigFile};
 pub use node::{Node, StartError, check};
-pub use status::{BlobStatus, NodeStatus, PeerStatus, TransferStatus};
+pub use status::{
+    BlobStatus, FilesystemStatus, NodeStatus, PeerStatus, ShownImageStatus, SpanStatus, TransferStatus,
+    WaitStatus,
+};

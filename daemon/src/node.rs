@@ -26,7 +26,8 @@ use crate::blobs::{BlobService, BlockBudget, PassThrough};
 use crate::config::Config;
 use crate::images::{Access, Facts, Mirror, Resolver, Tags};
 use crate::lazy::{
-    Claims, Holders, Images, Indexer, OriginParts, PeerServer, Ranges, Requests, Socket, follow_layers,
+    Claims, Holders, Images, Indexer, OriginParts, PeerServer, Ranges, Reports, Requests, Socket,
+    follow_layers,
 };
 use crate::metrics::Metrics;
 use crate::scrape::{Observed, registry};
@@ -218,9 +219,12 @@ impl Node {
         let tags =
             Tags::new(access.clone(), store.clone(), queries.clone(), config.freshness, metrics.clone());
         let resolver = Resolver::new(access.clone(), tags, store.clone(), queries);
-        let mirror = Arc::new(Mirror::new(origins.clone(), access, resolver, blobs.clone()));
+        let reports = Reports::default();
+        let mirror = Mirror::new(origins.clone(), access, resolver, blobs.clone(), reports.clone());
+        let mirror = Arc::new(mirror);
         let proxy = Proxy::new(mirror.clone(), &config.proxy)?;
-        let requests = Requests::new(Images::new(mirror), claims, ranges, metrics.clone());
+        let images = Images::new(mirror);
+        let requests = Requests::new(images.clone(), claims, ranges, metrics.clone());
 
         let observed = Observed {
             node: me,
@@ -233,6 +237,7 @@ impl Node {
             metrics: metrics.clone(),
             unreachable,
             scheduler_urls,
+            reports: reports.clone(),
         };
         let mirror_addresses = listeners.tcp_addresses();
         let admin_address = admin_listener.local_addr().unwrap_or(config.admin_listen);
@@ -245,9 +250,10 @@ impl Node {
             tokio::spawn(follow_layers(store.clone())),
             tokio::spawn(source.run(tracker, swarm, metrics.clone())),
             tokio::spawn(blobs.sweep()),
+            tokio::spawn(images.sweep()),
             tokio::spawn(admin::serve(admin_listener, registry(observed.clone()), observed)),
         ];
-        tasks.extend(socket.map(|socket| tokio::spawn(socket.serve(requests))));
+        tasks.extend(socket.map(|socket| tokio::spawn(socket.serve(requests, reports))));
         info!(node = %me, mirror = ?mirror_addresses, peers = %peers_address, "node started");
         Ok(Self { id: me, mirror_addresses, admin_address, bulk, store, stop, mirror, tasks })
     }

@@ -1,5 +1,7 @@
 //! Reads what the node's parts count, at each scrape.
 
+mod filesystem;
+
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -14,6 +16,7 @@ use shoal_registry_proxy::Source;
 use shoal_store::{BlobName, Store};
 use shoal_transport::Bulk;
 
+use crate::lazy::Reports;
 use crate::metrics::Metrics;
 use crate::status::{BlobStatus, NodeStatus, PeerStatus, StoreStatus, TransferStatus};
 use crate::swarm::{SwarmHandle, TrackerLink, Unreachable};
@@ -31,6 +34,7 @@ pub(crate) struct Observed {
     pub metrics: Metrics,
     pub unreachable: Unreachable,
     pub scheduler_urls: Arc<[String]>,
+    pub reports: Reports,
 }
 
 impl std::fmt::Debug for Observed {
@@ -66,6 +70,7 @@ impl Observed {
             peers: self.bulk.links().into_iter().map(peer_status).collect(),
             unreachable: self.unreachable.addresses(),
             transfer: self.transfer(),
+            filesystem: self.reports.latest().map(|report| filesystem::status(report, &self.store)),
         }
     }
 
@@ -158,6 +163,9 @@ impl Collector for Observed {
         out.gauge("store_blobs", None, "Blobs in the store, whole or in part", &one(blobs))?;
         let help = "Chunks that did not match when they were read from disk";
         out.counter("chunks_corrupt", None, help, &one(store.corrupt_chunks))?;
+        if let Some(report) = self.reports.latest() {
+            filesystem::encode(out, &report)?;
+        }
         let up = u64::from(self.tracker.has_scheduler());
         out.gauge("scheduler_session", None, "1 with a session with a scheduler, else 0", &one(up))
     }

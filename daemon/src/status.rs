@@ -25,6 +25,9 @@ pub struct NodeStatus {
     #[serde(default)]
     pub unreachable: Vec<Vec<SocketAddr>>,
     pub transfer: TransferStatus,
+    /// What `shoal fs` on this machine does, while it is connected.
+    #[serde(default)]
+    pub filesystem: Option<FilesystemStatus>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,4 +71,59 @@ pub struct TransferStatus {
     pub client_local_bytes: u64,
     pub client_swarm_bytes: u64,
     pub client_origin_bytes: u64,
+}
+
+/// The process with the filesystems. Its counts begin when it does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FilesystemStatus {
+    pub images: Vec<ShownImageStatus>,
+    /// Images that are shown too.
+    pub more_images: u64,
+    /// What was read of layers, on its disk.
+    pub disk_used_bytes: u64,
+    pub disk_limit_bytes: Option<u64>,
+    /// Bytes of files that readers got, and bytes that were fetched.
+    pub read_bytes: u64,
+    pub fetched_bytes: u64,
+    pub spans: SpanStatus,
+    /// Reads that waited, by how long.
+    pub waits: Vec<WaitStatus>,
+    /// All of them together.
+    pub waited_s: f64,
+}
+
+/// Spans by where they came from, and those that were wrong or could not be had.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct SpanStatus {
+    pub peer: u64,
+    pub registry: u64,
+    /// The daemon's store.
+    pub store: u64,
+    /// The filesystem's own disk, from before it was started.
+    pub disk: u64,
+    pub wrong: u64,
+    pub failed: u64,
+}
+
+/// Reads that waited no longer than this, and longer than the bound before.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct WaitStatus {
+    /// `None`: longer than all bounds.
+    pub up_to_ms: Option<u64>,
+    pub reads: u64,
+}
+
+/// An image that containers can run on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShownImageStatus {
+    /// With the digest of its manifest.
+    pub name: String,
+    /// Layers that are shown, and those that are there as a whole.
+    pub layers: u64,
+    pub whole_layers: u64,
+    /// Bytes of their tars, and how many of them are there.
+    pub tar_bytes: u64,
+    pub local_bytes: u64,
+    /// Bytes that the node's store holds of the same layers, compressed.
+    pub store_bytes: u64,
 }

@@ -4,14 +4,18 @@
 //! its own number. Every request names the image through which it is made, so a daemon needs no memory of a
 //! connection: one that was started anew answers what the old one was asked.
 
+mod authorization;
 mod client;
 mod connection;
 mod frames;
 pub mod messages;
 mod tried;
 
+pub use authorization::Authorization;
 pub use client::{Image, Layer, Link, LinkError, Served};
-pub use frames::{FrameError, FrameReader, FrameWriter, client_frames, receive, send, server_frames};
+pub use frames::{
+    FrameError, FrameReader, FrameWriter, MAX_REQUEST, client_frames, receive, send, server_frames,
+};
 
 /// Requests under way on one connection, at most: as many as there are readers that wait at once, and some.
 pub const UNDER_WAY: usize = 256;

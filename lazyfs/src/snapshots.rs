@@ -15,6 +15,7 @@ mod folders;
 mod lazy;
 mod mounts;
 mod policy;
+mod report;
 mod rows;
 mod service;
 mod snapshotter;

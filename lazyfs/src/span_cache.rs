@@ -102,6 +102,11 @@ impl SpanCache {
         self.around.shelf.used()
     }
 
+    /// The bound on that, if there is one.
+    pub fn disk_limit(&self) -> Option<u64> {
+        self.around.shelf.limit()
+    }
+
     /// What readers got since the cache was opened.
     pub fn counts(&self) -> ReadCounts {
         self.around.metrics.counts()

@@ -66,7 +66,7 @@ fn layer() -> Digest {
 fn link(path: &Path) -> Link {
     let link = Link::open(path);
     let index = ClaimedIndex { id: IndexId([3; 32]), file: Digest::sha256([2; 32]), len: 100 };
-    let served = Served { image: "registry.test/app".into(), index, authorization: None };
+    let served = Served { image: "registry.test/app".into(), index, authorization: None, borrowed: false };
     link.serve(layer(), served);
     link
 }

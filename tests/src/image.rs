@@ -1,3 +1,4 @@
+use std::io::Read as _;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -64,6 +65,20 @@ impl Image {
     pub fn manifests_here(&self) -> Vec<&Manifest> {
         let own = &self.here().manifest;
         if self.is_index() { vec![&self.root, own] } else { vec![own] }
+    }
+
+    /// The files of a layer for this machine, by their paths. Its blob is gzip.
+    pub fn files(&self, layer: usize) -> Vec<(String, Vec<u8>)> {
+        let unpacked = flate2::read::GzDecoder::new(&*self.here().layers[layer].bytes);
+        let mut tar = tar::Archive::new(unpacked);
+        let files =
+            tar.entries().unwrap().map(Result::unwrap).filter(|file| file.header().entry_type().is_file());
+        let read = |mut file: tar::Entry<'_, _>| {
+            let mut content = Vec::new();
+            file.read_to_end(&mut content).unwrap();
+            (file.path().unwrap().display().to_string(), content)
+        };
+        files.map(read).collect()
     }
 
     /// Bytes of config and layers for this machine.

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::Credentials;
 use crate::process::Process;
 use crate::program::{Finished, ProgramError, command, run};
 
@@ -20,7 +21,7 @@ mod api {
 }
 
 use api::image_service_client::ImageServiceClient;
-use api::{ImageSpec, PullImageRequest, RemoveImageRequest};
+use api::{AuthConfig, ImageSpec, PullImageRequest, RemoveImageRequest};
 
 /// Off, because they need what a test machine may lack (device mapper, other filesystems).
 const DISABLED: &str = r#"[
@@ -74,8 +75,15 @@ impl Kubelet {
 
     /// PullImage, as for a pod.
     pub async fn pull(&mut self, image: &str) -> Result<(), Status> {
+        self.pull_as(image, None).await
+    }
+
+    /// The same with what a pull secret holds.
+    pub async fn pull_as(&mut self, image: &str, login: Option<&Credentials>) -> Result<(), Status> {
         let image = Some(ImageSpec { image: image.to_owned() });
-        self.images.pull_image(PullImageRequest { image }).await.map(drop)
+        let auth =
+            login.map(|login| AuthConfig { username: login.user.clone(), password: login.password.clone() });
+        self.images.pull_image(PullImageRequest { image, auth }).await.map(drop)
     }
 
     /// RemoveImage, and then containerd's garbage collection, to its end.

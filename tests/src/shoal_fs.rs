@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::process::Process;
 use crate::program::command;
 use crate::shoal_binary;
+use crate::tmpfs::Tmpfs;
 
 #[derive(Debug)]
 pub struct ShoalFs {
@@ -21,6 +22,8 @@ pub struct ShoalFs {
     node: PathBuf,
     options: Vec<String>,
     systemd: Option<Systemd>,
+    /// Unmounted before its folder goes.
+    disk: Option<Tmpfs>,
     dir: TempDir,
 }
 
@@ -48,9 +51,24 @@ impl ShoalFs {
         fs
     }
 
+    /// With so many bytes for all that it keeps.
+    pub async fn start_on_disk_of(bytes: u64, node: &Path, options: &[&str]) -> Self {
+        let mut fs = Self::prepare(node, options);
+        fs.disk = Some(Tmpfs::mount(&fs.dir.path().join("state"), bytes));
+        fs.start_again().await;
+        fs
+    }
+
     fn prepare(node: &Path, options: &[&str]) -> Self {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        Self { process: None, node: node.to_owned(), options, systemd: None, dir: TempDir::new().unwrap() }
+        Self {
+            process: None,
+            node: node.to_owned(),
+            options,
+            systemd: None,
+            disk: None,
+            dir: TempDir::new().unwrap(),
+        }
     }
 
     /// With the same folders as before.
@@ -82,6 +100,11 @@ impl ShoalFs {
         }
     }
 
+    /// All that is its own: state, logs, and the mount in `m`.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("snapshotter.sock")
     }
@@ -104,6 +127,16 @@ impl ShoalFs {
         }
     }
 
+    /// What all its processes so far wrote.
+    pub fn output(&self) -> String {
+        self.process.as_ref().expect("it was started").output()
+    }
+
+    /// Where a layer is shown: those of the first image are numbered from 0, lowest first.
+    pub fn layer(&self, number: usize) -> PathBuf {
+        self.dir.path().join("m/l").join(number.to_string())
+    }
+
     /// SIGTERM; returns when it has ended.
     pub async fn stop(&mut self) {
         let status = self.process.take().expect("it was started").stop().await;
@@ -115,11 +148,14 @@ impl ShoalFs {
         self.process.take().expect("it was started").kill9().await;
     }
 
-    /// Whatever is mounted on its folders, or from them.
+    /// Whatever is mounted on its folders, or from them, apart from its disk.
     pub fn mounts(&self) -> Vec<String> {
         let all = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let own = self.dir.path().to_str().unwrap();
-        all.lines().filter(|line| line.contains(own)).map(str::to_owned).collect()
+        all.lines()
+            .filter(|line| line.contains(own) && !line.contains(" - tmpfs "))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Folders of snapshots that are unpacked, or written to.

@@ -5,15 +5,16 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use shoal_proto::Digest;
 use shoal_tests::{
-    Blob, Cluster, Image, ImageBuilder, Kubelet, Needs, Registry, ShoalFs, available, programs,
+    Blob, Cluster, Credentials, FileReader, Image, ImageBuilder, Kubelet, Needs, Node, Registry, ShoalFs,
+    available, programs, shoal_binary,
 };
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout};
 
 const NAME: &str = "registry.test";
 const REPOSITORY: &str = "library/app";
@@ -34,13 +35,7 @@ fn image() -> Image {
 
 /// The content of a file in a layer.
 fn content(image: &Image, layer: usize, path: &str) -> Vec<u8> {
-    let unpacked = flate2::read::GzDecoder::new(&*image.here().layers[layer].bytes);
-    let mut tar = tar::Archive::new(unpacked);
-    let mut files = tar.entries().unwrap().map(Result::unwrap);
-    let mut found = files.find(|file| file.path().unwrap() == Path::new(path)).unwrap();
-    let mut content = Vec::new();
-    found.read_to_end(&mut content).unwrap();
-    content
+    image.files(layer).into_iter().find(|(name, _)| name == path).unwrap().1
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -64,40 +59,6 @@ fn diff_id(layer: &Blob) -> Digest {
     let mut tar = Vec::new();
     flate2::read::GzDecoder::new(&*layer.bytes).read_to_end(&mut tar).unwrap();
     Digest::sha256(Sha256::digest(&tar).into())
-}
-
-/// A container that hashes the files that it is told of, until it is told of no more.
-struct Reader {
-    container: Child,
-    asks: Option<ChildStdin>,
-    answers: Lines<BufReader<ChildStdout>>,
-}
-
-impl Reader {
-    fn start(kubelet: &Kubelet) -> Self {
-        let script = "while read -r path; do sha256sum $path; done";
-        let mut container = kubelet.start_container(REFERENCE, "reader", &["/bin/sh", "-c", script]);
-        let answers = BufReader::new(container.stdout.take().unwrap()).lines();
-        Self { asks: container.stdin.take(), answers, container }
-    }
-
-    async fn ask(&mut self, path: &str) {
-        self.asks.as_mut().unwrap().write_all(format!("{path}\n").as_bytes()).await.unwrap();
-    }
-
-    async fn answer(&mut self) -> String {
-        self.answers.next_line().await.unwrap().expect("the container goes on")
-    }
-
-    async fn sum(&mut self, path: &str) -> String {
-        self.ask(path).await;
-        self.answer().await
-    }
-
-    async fn end(mut self) {
-        self.asks = None;
-        assert!(self.container.wait().await.unwrap().success());
-    }
 }
 
 /// Bytes of layers and indexes that a node got for its filesystem.
@@ -149,6 +110,91 @@ async fn a_container_starts_from_an_unmodified_image_with_only_the_spans_that_it
     assert_eq!(fs.mounts(), [""; 0]);
 }
 
+/// What the node says of its filesystem, once that is so.
+async fn filesystem(node: &Node, is_so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let said = node.status().await["filesystem"].take();
+        if is_so(&said) {
+            return said;
+        }
+        assert!(Instant::now() < deadline, "{said:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_shows_what_its_filesystem_does() {
+    if !can_run() {
+        return;
+    }
+    let registry = Registry::start().await;
+    let image = image();
+    let cluster = cluster_with(&image, &registry).await;
+    let node = cluster.node(1);
+    assert!(node.status().await["filesystem"].is_null());
+    let mut fs = ShoalFs::start(&node.lazy_socket(), &["--fill", "never", "--disk", "1GiB"]).await;
+    let mut kubelet = Kubelet::start(&fs.socket(), node.mirror()).await;
+    kubelet.pull(REFERENCE).await.unwrap();
+    let ran = kubelet.run(REFERENCE, "first", &["/bin/sha256sum", "layer1/file1"]).await.unwrap();
+    assert!(ran.text().starts_with(&sha256(&content(&image, 1, "layer1/file1"))));
+
+    let file = content(&image, 1, "layer1/file1").len() as u64;
+    let number = |said: &Value| said.as_u64().unwrap();
+    let said = filesystem(node, |said| said["read_bytes"].as_u64().is_some_and(|read| read >= file)).await;
+    let shown = &said["images"][0];
+    let tars: u64 =
+        (0..2).flat_map(|layer| image.files(layer)).map(|(_, content)| content.len() as u64).sum();
+    assert!(shown["name"].as_str().unwrap().contains(&image.here().manifest.digest.to_string()), "{said:#}");
+    assert_eq!((number(&shown["layers"]), number(&shown["whole_layers"])), (2, 0));
+    assert!(number(&shown["tar_bytes"]) >= tars && number(&shown["store_bytes"]) == 0, "{said:#}");
+    let local = number(&shown["local_bytes"]);
+    assert!(local >= file && local < tars / 2, "{said:#}");
+    assert!(number(&said["spans"]["peer"]) > 0 && number(&said["spans"]["registry"]) == 0, "{said:#}");
+    assert!(number(&said["disk_used_bytes"]) >= local / 2 && number(&said["disk_limit_bytes"]) == 1 << 30);
+    let waits: u64 = said["waits"].as_array().unwrap().iter().map(|wait| number(&wait["reads"])).sum();
+    assert!(waits > 0 && number(&said["fetched_bytes"]) > 0, "{said:#}");
+
+    let metrics = node.metrics().await;
+    assert!(metrics.sum("shoal_fs_spans_total") >= number(&said["spans"]["peer"]) as f64);
+    assert!(metrics.sum("shoal_fs_wait_seconds_count") >= waits as f64);
+    assert!(metrics.sum("shoal_fs_layers_local_bytes") >= local as f64);
+    assert!(metrics.sum("shoal_fs_images") == 1.0);
+    let mut status = std::process::Command::new(shoal_binary());
+    let status = status.args(["status", "--admin", &node.admin().to_string()]).output().unwrap();
+    let text = String::from_utf8(status.stdout).unwrap();
+    assert!(
+        text.contains("shoal fs   1 images; ") && text.contains("0/2  registry.test/library/app"),
+        "{text}"
+    );
+
+    kubelet.stop().await;
+    fs.stop().await;
+    filesystem(node, Value::is_null).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_image_is_fetched_whole() {
+    if !can_run() {
+        return;
+    }
+    let registry = Registry::start().await;
+    let image = image();
+    let cluster = cluster_with(&image, &registry).await;
+    let smallest = (layer_bytes(&image) + 1).to_string();
+    let mut fs = ShoalFs::start(&cluster.node(1).lazy_socket(), &["--smallest", &smallest]).await;
+    let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
+    kubelet.pull(REFERENCE).await.unwrap();
+    let held = kubelet.ctr(["content", "ls", "-q"]).await.unwrap().text();
+    assert!(image.here().layers.iter().all(|layer| held.contains(&layer.digest.to_string())), "{held}");
+    assert_eq!(fs.folders(), 2, "both are unpacked");
+    let ran = kubelet.run(REFERENCE, "first", &["/bin/sha256sum", LARGE]).await.unwrap();
+    assert!(ran.text().starts_with(&sha256(&content(&image, 1, LARGE))), "{}", ran.text());
+    assert_eq!(moved(&cluster, 1).await, 0);
+    kubelet.stop().await;
+    fs.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_without_an_index_is_unpacked_as_without_shoal() {
     if !can_run() {
@@ -175,6 +221,63 @@ async fn an_image_without_an_index_is_unpacked_as_without_shoal() {
     assert_eq!(fs.mounts(), [""; 0]);
 }
 
+/// Files below a folder, of this filesystem, that contain one of these texts.
+fn files_with(folder: &Path, texts: &[&str]) -> Vec<PathBuf> {
+    let mut grep = std::process::Command::new("grep");
+    grep.args([
+        "--recursive",
+        "--files-with-matches",
+        "--fixed-strings",
+        "--exclude-dir=m",
+        "--devices=skip",
+    ]);
+    for text in texts {
+        grep.args(["-e", text]);
+    }
+    let found = grep.arg(folder).output().unwrap();
+    assert!(found.status.code().is_some_and(|code| code < 2), "{found:?}");
+    String::from_utf8(found.stdout).unwrap().lines().map(PathBuf::from).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_pull_secret_opens_is_shown_and_becomes_whole_at_once() {
+    if !can_run() {
+        return;
+    }
+    let login = Credentials::new("alice", "correct horse");
+    let registry = Registry::private(login.clone()).await;
+    let image = image();
+    registry.push(&image, REPOSITORY, "v1").await;
+    let cluster = Cluster::builder().nodes(2).registry(NAME, &registry.url()).start().await;
+    cluster.node(0).puller(NAME).login(Some(&login)).pull(REPOSITORY, "v1").await.unwrap();
+    cluster.node(0).indexed(2).await;
+    let mut fs = ShoalFs::start(&cluster.node(1).lazy_socket(), &["--fill", "never"]).await;
+    let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
+    kubelet.pull(REFERENCE).await.unwrap_err();
+    let mallory = Credentials::new("mallory", "correct horse");
+    kubelet.pull_as(REFERENCE, Some(&mallory)).await.unwrap_err();
+
+    kubelet.pull_as(REFERENCE, Some(&login)).await.unwrap();
+    // Who serves next borrows again.
+    fs.kill_server().await;
+    let held = kubelet.ctr(["content", "ls", "-q"]).await.unwrap().text();
+    for layer in &image.here().layers {
+        assert!(!held.contains(&layer.digest.to_string()), "containerd fetched a layer");
+    }
+    fs.whole(2).await;
+    let ran = kubelet.run(REFERENCE, "first", &["/bin/sha256sum", LARGE]).await.unwrap();
+    assert!(ran.text().starts_with(&sha256(&content(&image, 1, LARGE))), "{}", ran.text());
+    kubelet.pull(REFERENCE).await.unwrap_err();
+    let secrets = [login.base64(), login.password.clone()];
+    let secrets = secrets.each_ref().map(String::as_str);
+    assert_eq!(files_with(fs.folder(), &secrets), [PathBuf::new(); 0]);
+    let node = cluster.node(1);
+    assert_eq!(files_with(node.data_dir(), &secrets), [PathBuf::new(); 0]);
+    assert!(secrets.iter().all(|secret| !node.output().contains(secret)));
+    kubelet.stop().await;
+    fs.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_reads_on_when_what_serves_it_is_killed_and_its_daemon_too() {
     if !can_run() {
@@ -187,7 +290,7 @@ async fn a_container_reads_on_when_what_serves_it_is_killed_and_its_daemon_too()
     let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
     kubelet.pull(REFERENCE).await.unwrap();
 
-    let mut reader = Reader::start(&kubelet);
+    let mut reader = FileReader::start(&kubelet, REFERENCE, "reader");
     for step in 0..4 {
         let path = format!("layer1/file{}", 4 + step);
         match step {
@@ -316,7 +419,7 @@ async fn with_systemd_to_keep_the_mount_a_container_outlasts_every_process_of_it
     let mut fs = ShoalFs::start_under_systemd(&cluster.node(1).lazy_socket(), &["--fill", "never"]).await;
     let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
     kubelet.pull(REFERENCE).await.unwrap();
-    let mut reader = Reader::start(&kubelet);
+    let mut reader = FileReader::start(&kubelet, REFERENCE, "reader");
     assert!(reader.sum("/layer1/file1").await.starts_with(&sha256(&content(&image, 1, "layer1/file1"))));
     fs.kill9().await;
     fs.start_again().await;

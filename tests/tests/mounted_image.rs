@@ -9,6 +9,7 @@ mod folder;
 #[path = "../../lazyfs/tests/lazy/image.rs"]
 mod image;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -17,10 +18,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use folder::{seen, short};
+use folder::{Seen, seen, short};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use shoal_tests::{Containerd, Needs, Process, available, mounted, shoal_binary};
+use shoal_tests::{
+    Cluster, Containerd, ImageBuilder, Kubelet, Needs, Process, Registry, ShoalFs, available, mounted,
+    shoal_binary,
+};
 
 const REFERENCE: &str = "registry.test/library/hard:v1";
 /// Folders that some layer's tar only implies: containerd leaves them with the time at which it unpacked.
@@ -88,6 +92,7 @@ fn is_mounted(at: &Path) -> bool {
 struct Case {
     folder: tempfile::TempDir,
     image: String,
+    tars: Vec<Vec<u8>>,
     at: PathBuf,
 }
 
@@ -98,15 +103,11 @@ fn case() -> Case {
     let image = format!("oci:{}:v1", folder.path().join("layout").display());
     let at = folder.path().join("mounted");
     fs::create_dir(&at).unwrap();
-    Case { folder, image, at }
+    Case { folder, image, tars, at }
 }
 
-#[tokio::test]
-async fn an_image_is_what_containerd_unpacks() {
-    if !can_mount(Needs::CONTAINERD) {
-        return;
-    }
-    let case = case();
+/// What containerd makes of the image of this case, with its own snapshotter.
+async fn unpacked_by_containerd(case: &Case) -> BTreeMap<PathBuf, Seen> {
     let archive = case.folder.path().join("archive.tar");
     let packed = Command::new("tar")
         .arg("-C")
@@ -121,11 +122,12 @@ async fn an_image_is_what_containerd_unpacks() {
     let unpacked = case.folder.path().join("unpacked");
     fs::create_dir(&unpacked).unwrap();
     containerd.mount(REFERENCE, &unpacked).await.unwrap();
-    let mut process = mounted(&[&case.image], &case.at, &case.folder.path().join("log")).await;
-    let (got, mut want) = (seen(&case.at), seen(&unpacked));
+    let seen = seen(&unpacked);
     containerd.unmount(&unpacked).await.unwrap();
-    assert!(process.stop().await.success());
+    seen
+}
 
+fn same(got: &BTreeMap<PathBuf, Seen>, mut want: BTreeMap<PathBuf, Seen>) {
     for path in IMPLIED.iter().map(Path::new) {
         want.get_mut(path).unwrap().mtime = got[path].mtime;
     }
@@ -135,7 +137,47 @@ async fn an_image_is_what_containerd_unpacks() {
         assert!(got == want, "{path:?}: {:?} instead of {:?}", short(got), short(want));
     }
     assert_eq!(got.len(), want.len());
+}
+
+#[tokio::test]
+async fn an_image_is_what_containerd_unpacks() {
+    if !can_mount(Needs::CONTAINERD) {
+        return;
+    }
+    let case = case();
+    let want = unpacked_by_containerd(&case).await;
+    let mut process = mounted(&[&case.image], &case.at, &case.folder.path().join("log")).await;
+    let got = seen(&case.at);
+    assert!(process.stop().await.success());
+    same(&got, want);
     assert!(!is_mounted(&case.at));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_containerd_shows_lazily_is_what_it_unpacks() {
+    if !can_mount(Needs::CONTAINERD) || !available(Needs::REGISTRY) {
+        return;
+    }
+    let case = case();
+    let want = unpacked_by_containerd(&case).await;
+    let registry = Registry::start().await;
+    let image = case.tars.iter().cloned().fold(ImageBuilder::new(1), ImageBuilder::tar).build();
+    registry.push(&image, "library/hard", "v1").await;
+    let cluster = Cluster::builder().nodes(2).registry("registry.test", &registry.url()).start().await;
+    cluster.node(0).puller("registry.test").pull("library/hard", "v1").await.unwrap();
+    cluster.node(0).indexed(3).await;
+    let mut fs = ShoalFs::start(&cluster.node(1).lazy_socket(), &["--fill", "never"]).await;
+    let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
+    kubelet.pull(REFERENCE).await.unwrap();
+    let at = case.at.to_str().unwrap();
+    eprintln!("{:?} {}", kubelet.snapshots().await, kubelet.ctr(["content", "ls"]).await.unwrap().text());
+    kubelet.ctr(["images", "mount", "--snapshotter", "shoal", REFERENCE, at]).await.unwrap();
+    let got = seen(&case.at);
+    kubelet.ctr(["images", "unmount", at]).await.unwrap();
+    assert_eq!(fs.folders(), 0, "no layer was unpacked");
+    same(&got, want);
+    kubelet.stop().await;
+    fs.stop().await;
 }
 
 #[tokio::test]
@@ -272,6 +314,21 @@ async fn umount_ends_it() {
         assert!(std::time::Instant::now() < deadline, "it did not end");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn on_one_folder_one_image_is_mounted() {
+    if !can_mount(Needs { root: true, programs: &[] }) {
+        return;
+    }
+    let case = case();
+    let mut process = mounted(&[&case.image], &case.at, &case.folder.path().join("log")).await;
+    let again = Command::new(shoal_binary()).arg("mount").arg(&case.image).arg(&case.at).output().unwrap();
+    let error = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && error.contains("is mounted already"), "{error}");
+    assert!(case.at.join("large").exists());
+    assert!(process.stop().await.success());
+    assert!(!is_mounted(&case.at));
 }
 
 #[test]

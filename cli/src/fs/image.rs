@@ -10,7 +10,7 @@ use clap::Args;
 use shoal_lazyfs::fill::{Pace, fill};
 use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
-use shoal_lazyfs::link::{Link, Served};
+use shoal_lazyfs::link::{Authorization, Link, Served};
 use shoal_lazyfs::source::{ClaimedIndex, LayerSource};
 use shoal_lazyfs::span_cache::Patience;
 use shoal_proto::Digest;
@@ -60,10 +60,10 @@ fn source(arguments: &ImageArguments) -> Arc<dyn LayerSource> {
         return Arc::new(LayoutSource::new(arguments.layout.as_deref().unwrap_or(Path::new("."))));
     };
     let link = Link::open(socket);
-    let authorization = std::env::var(AUTHORIZATION).ok();
+    let authorization = std::env::var(AUTHORIZATION).ok().map(Authorization::new);
     for (layer, index) in arguments.layers.iter().zip(&arguments.index) {
         let (image, authorization) = (image.clone(), authorization.clone());
-        link.serve(*layer, Served { image, index: *index, authorization });
+        link.serve(*layer, Served { image, index: *index, authorization, borrowed: false });
     }
     Arc::new(link)
 }

@@ -54,6 +54,7 @@ async fn serve(arguments: &SnapshotsArguments, device: Device) -> anyhow::Result
     writeln!(stdout(), "serving")?;
     let resuming = snapshotter.clone();
     tokio::spawn(async move { resuming.resume().await });
+    tokio::spawn(snapshotter.clone().report());
     tokio::select! {
         ended = snapshots::serve(listener, snapshotter) => {
             ended?;

@@ -6,6 +6,7 @@
 mod origin;
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -53,10 +54,24 @@ pub(crate) fn run(arguments: MountArguments) -> anyhow::Result<ExitCode> {
     let folder = arguments.folder.canonicalize();
     let folder = folder.with_context(|| format!("cannot mount on {}", arguments.folder.display()))?;
     ensure!(folder.is_dir(), "{} is no folder", folder.display());
+    ensure!(
+        !shows_layers(&folder)?,
+        "on {} an image, or something else of overlayfs, is mounted already: unmount it first, or name another folder",
+        folder.display()
+    );
     let runtime = serve::runtime()?;
     let done = runtime.block_on(mount(&arguments, &folder));
     runtime.shutdown_timeout(serve::BLOCKING_MAY_LAST);
     done
+}
+
+/// Whether overlayfs is mounted right there.
+fn shows_layers(folder: &Path) -> anyhow::Result<bool> {
+    /// As `statfs` has it (linux/magic.h).
+    const OVERLAYFS: i64 = 0x794c_7630;
+    let Some(parent) = folder.parent() else { return Ok(false) };
+    let is_mount = folder.metadata()?.dev() != parent.metadata()?.dev();
+    Ok(is_mount && rustix::fs::statfs(folder)?.f_type == OVERLAYFS)
 }
 
 async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<ExitCode> {

@@ -6,21 +6,24 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::HeaderValue;
-use shoal_origin::{Kind, Origin, Origins, PassPath};
+use shoal_origin::{Identity, Kind, Origin, Origins, PassPath};
 use shoal_proto::{Digest, Reference, RegistryName, Repository};
 use shoal_registry_proxy::{
-    Accept, Backend, Blob, BlobRef, Caller, ImageRef, Manifest, Pass, PassKind, Passed, Piece, ReadFailure,
-    Refusal, Source,
+    Accept, Authorization, Backend, Blob, BlobRef, Caller, ImageRef, Manifest, Pass, PassKind, Passed, Piece,
+    ReadFailure, Refusal, Source,
 };
 use tracing::{debug, warn};
 
 use super::access::{Access, AskError, Grant};
+use super::deferred::Deferred;
 use super::manifest::{Child, Children};
 use super::refusals::{Subject, refusal};
 use super::resolve::Resolver;
 use super::share::may_share;
+use super::shown::Shown;
 use super::tags::Resolved;
 use crate::blobs::{BlobService, OriginContext, Wanted, reading};
+use crate::lazy::Reports;
 
 /// The longest manifest, in bytes: twice what registries must take.
 pub(super) const MAX_MANIFEST: u64 = 8 << 20;
@@ -32,6 +35,9 @@ pub(crate) struct Mirror {
     access: Access,
     resolver: Resolver,
     blobs: BlobService,
+    shown: Shown,
+    deferred: Deferred,
+    filesystem: Reports,
 }
 
 /// A manifest, and as whom the blobs that it lists are read.
@@ -51,8 +57,16 @@ pub(crate) struct FoundBlob {
 }
 
 impl Mirror {
-    pub(crate) fn new(origins: Origins, access: Access, resolver: Resolver, blobs: BlobService) -> Self {
-        Self { origins, access, resolver, blobs }
+    /// `filesystem`: whether there is one that shows layers which are not here.
+    pub(crate) fn new(
+        origins: Origins,
+        access: Access,
+        resolver: Resolver,
+        blobs: BlobService,
+        filesystem: Reports,
+    ) -> Self {
+        let (shown, deferred) = (Shown::default(), Deferred::default());
+        Self { origins, access, resolver, blobs, shown, deferred, filesystem }
     }
 
     fn origin(&self, registry: &RegistryName) -> Result<Arc<Origin>, Refusal> {
@@ -80,7 +94,7 @@ impl Mirror {
         Ok((bytes.freeze(), source))
     }
 
-    /// Notes what the manifest refers to, and begins to fetch an image's blobs.
+    /// Notes what the manifest refers to, and begins to fetch an image's blobs, now or when the first is asked for.
     async fn follow(&self, origin: &Origin, repository: &Repository, resolved: &Resolved, manifest: &Bytes) {
         let children = Children::of(manifest);
         self.resolver.note_children(origin, repository, &resolved.grant, &children).await;
@@ -88,7 +102,9 @@ impl Mirror {
         if !children.manifests.is_empty() {
             return;
         }
-        let wanted = children.blobs.iter().filter(|blob| blob.size > 0).map(|blob: &Child| Wanted {
+        let wait = self.filesystem.latest().is_some();
+        let blobs = children.blobs.iter().filter(|blob| !wait || Some(blob.digest) != children.config);
+        let wanted = blobs.filter(|blob| blob.size > 0).map(|blob: &Child| Wanted {
             digest: blob.digest,
             size: blob.size,
             registry: origin.name().clone(),
@@ -99,9 +115,19 @@ impl Mirror {
                 fallback: resolved.grant.fallback.clone(),
             },
         });
-        if let Err(error) = self.blobs.prefetch(wanted.collect()).await {
+        let wanted = wanted.collect();
+        if wait {
+            self.deferred.put(wanted);
+        } else {
+            self.fetch(wanted).await;
+        }
+    }
+
+    /// Begins to fetch layers that somebody will ask for.
+    async fn fetch(&self, layers: Vec<Wanted>) {
+        if let Err(error) = self.blobs.prefetch(layers).await {
             // Whoever reads a layer is told of it then.
-            warn!(digest = %resolved.digest, %error, "cannot begin to fetch the image's layers");
+            warn!(%error, "cannot begin to fetch an image's layers");
         }
     }
 
@@ -152,6 +178,19 @@ impl Mirror {
         Ok(ManifestAlone { digest: resolved.digest, bytes, origin, context })
     }
 
+    /// The credentials with which somebody was lately let read this very manifest.
+    pub(crate) fn shown(&self, image: &ImageRef) -> Option<Authorization> {
+        let Reference::Digest(digest) = image.reference else { return None };
+        let origin = self.origin(&image.registry).ok()?;
+        self.shown.find(&(origin.name().clone(), origin.canonical_repository(&image.repository), digest))
+    }
+
+    /// To be called now and then: credentials do not stay.
+    pub(crate) fn forget_old(&self) {
+        self.shown.forget_old();
+        self.deferred.forget_old();
+    }
+
     /// A blob that a [`ManifestAlone`] lists, for its reader.
     pub(crate) async fn listed(
         &self,
@@ -181,6 +220,12 @@ impl Mirror {
         head: bool,
     ) -> Result<Manifest, Refusal> {
         let (origin, repository, resolved, wanted) = self.located(image, accept, caller).await?;
+        if matches!(resolved.grant.identity, Identity::Caller(_))
+            && let Some(authorization) = &caller.authorization
+        {
+            let manifest = (origin.name().clone(), repository.clone(), resolved.digest);
+            self.shown.note(manifest, authorization.clone());
+        }
         let size = wanted.size;
         let (bytes, source) = if head {
             (None, self.source(&resolved.digest, size))
@@ -206,6 +251,10 @@ impl Mirror {
         let Grant { identity, fallback, .. } = grant;
         let context = OriginContext { repository, kind: Kind::Blob, identity, fallback };
         may_share(self.blobs.store(), &origin, &context, &blob.digest).await?;
+        let waiting = self.deferred.take(&blob.digest);
+        if !waiting.is_empty() {
+            self.fetch(waiting).await;
+        }
         let wanted = Wanted { digest: blob.digest, size, registry: origin.name().clone(), context };
         Ok(FoundBlob { blobs: self.blobs.clone(), wanted })
     }

@@ -14,6 +14,8 @@ pub(crate) struct Children {
     pub manifests: Vec<Child>,
     /// Configuration and layers.
     pub blobs: Vec<Child>,
+    /// Which of them is the configuration.
+    pub config: Option<Digest>,
 }
 
 /// A descriptor, as far as it is needed here.
@@ -53,8 +55,9 @@ impl Children {
         let children = |descriptors: Vec<Descriptor>| -> Vec<Child> {
             descriptors.into_iter().filter_map(child).take(MAX_CHILDREN).collect()
         };
+        let config = document.config.as_ref().and_then(|config| config.digest.parse().ok());
         let blobs = document.config.into_iter().chain(document.layers).chain(document.blobs).collect();
-        Self { manifests: children(document.manifests), blobs: children(blobs) }
+        Self { manifests: children(document.manifests), blobs: children(blobs), config }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod backend;
+mod deferred;
 mod facts;
 mod identity;
 mod manifest;
@@ -9,6 +10,7 @@ mod outage;
 mod refusals;
 mod resolve;
 mod share;
+mod shown;
 mod tags;
 
 pub(crate) use access::Access;

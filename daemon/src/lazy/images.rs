@@ -1,7 +1,8 @@
 //! Images whose layers are read in parts: what they consist of, and that whoever asks may read them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use shoal_lazyfs::link::messages::ImageRef as AskedImage;
 use shoal_proto::{Digest, ImageName, ImageNameError, Reference};
@@ -14,6 +15,10 @@ use crate::images::{ManifestAlone, Mirror};
 
 /// Images that are remembered; what is forgotten is resolved anew, and authorised anew.
 const MOST: usize = 1024;
+/// An image that was read with somebody's own credentials is forgotten, and they with it, when nobody asked for so long.
+const WITH_CREDENTIALS: Duration = Duration::from_secs(3600);
+/// How often credentials are looked through for those that are too old.
+const SWEEP: Duration = Duration::from_secs(60);
 /// What an image may be, in the order in which clients ask for it.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -52,11 +57,17 @@ pub(super) struct Layer {
 /// One image, and the lock that makes those who ask at the same time wait for it.
 type Slot = Arc<AsyncMutex<Option<Arc<Image>>>>;
 
+/// Images, and when each was asked for last.
+type Known = HashMap<AskedImage, (Slot, Instant)>;
+
+/// An image, and the credentials that were borrowed to read it, where it cannot be read otherwise.
+type Resolved = (Arc<Image>, Option<String>);
+
 /// Resolves images. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Images {
     mirror: Arc<Mirror>,
-    known: Arc<Mutex<HashMap<AskedImage, Slot>>>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Images {
@@ -64,32 +75,68 @@ impl Images {
         Self { mirror, known: Arc::default() }
     }
 
+    /// Forgets credentials in time, for as long as the node runs.
+    pub(crate) async fn sweep(self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.mirror.forget_old();
+            let is_old = |at: &Instant| at.elapsed() >= WITH_CREDENTIALS;
+            self.known().retain(|asked, (_, at)| asked.authorization.is_none() || !is_old(at));
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn slot(&self, asked: AskedImage) -> Slot {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST {
+        let mut known = self.known();
+        if known.len() >= MOST && !known.contains_key(&asked) {
             known.clear();
         }
-        known.entry(asked).or_default().clone()
+        let (slot, at) = known.entry(asked).or_insert_with(|| (Slot::default(), Instant::now()));
+        *at = Instant::now();
+        slot.clone()
     }
 
     /// What an image is now. The registry, or what the cluster knows of it, says whether this caller may read it.
-    pub(super) async fn resolve(&self, asked: &AskedImage) -> Result<Arc<Image>, ImageError> {
-        let image = Arc::new(self.read(asked).await?);
-        let by_digest = AskedImage { name: image.name.clone(), authorization: asked.authorization.clone() };
+    pub(super) async fn resolve(&self, asked: &AskedImage) -> Result<Resolved, ImageError> {
+        let (image, borrowed) = self.read_or_borrow(asked).await?;
+        let authorization = borrowed.clone().or_else(|| asked.authorization.clone());
+        let by_digest = AskedImage { name: image.name.clone(), authorization };
         *self.slot(by_digest).lock().await = Some(image.clone());
-        Ok(image)
+        Ok((image, borrowed))
     }
 
     /// An image that this caller was let read since the daemon's start; else it is resolved.
-    pub(super) async fn known(&self, asked: &AskedImage) -> Result<Arc<Image>, ImageError> {
+    pub(super) async fn let_read(&self, asked: &AskedImage) -> Result<Arc<Image>, ImageError> {
         let slot = self.slot(asked.clone());
         let mut known = slot.lock().await;
         if let Some(image) = known.as_ref() {
             return Ok(image.clone());
         }
-        let image = Arc::new(self.read(asked).await?);
-        *known = Some(image.clone());
+        let (image, borrowed) = self.read_or_borrow(asked).await?;
+        // Who borrows does so each time, and so only for as long as there is something to borrow.
+        if borrowed.is_none() {
+            *known = Some(image.clone());
+        }
         Ok(image)
+    }
+
+    /// Who has no credentials, and is refused without, may read what a pull was let read a moment ago with its own: by
+    /// the digest of the very manifest, for only that is certain to be what was pulled. The registry is asked again.
+    async fn read_or_borrow(&self, asked: &AskedImage) -> Result<Resolved, ImageError> {
+        let refused = match self.read(asked).await {
+            Err(refused @ ImageError::Refused(_)) if asked.authorization.is_none() => refused,
+            read => return Ok((Arc::new(read?), None)),
+        };
+        let ImageName { registry, repository, reference } = asked.name.parse()?;
+        let Some(shown) = self.mirror.shown(&ImageRef { registry, repository, reference }) else {
+            return Err(refused);
+        };
+        let borrowed = Some(shown.expose().to_owned());
+        let read = self.read(&AskedImage { authorization: borrowed.clone(), ..asked.clone() }).await;
+        read.map(|image| (Arc::new(image), borrowed)).map_err(|_| refused)
     }
 
     async fn read(&self, asked: &AskedImage) -> Result<Image, ImageError> {

@@ -13,6 +13,7 @@ mod indexer;
 mod manifest;
 mod peers;
 mod ranges;
+mod reports;
 mod requests;
 mod socket;
 
@@ -22,5 +23,6 @@ pub(crate) use images::Images;
 pub(crate) use indexer::{Indexer, follow_layers};
 pub(crate) use peers::PeerServer;
 pub(crate) use ranges::{OriginParts, Ranges};
+pub(crate) use reports::Reports;
 pub(crate) use requests::Requests;
 pub(crate) use socket::Socket;

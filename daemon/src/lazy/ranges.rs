@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use shoal_lazyfs::link::messages::{CHECKED, ORIGIN};
 use shoal_lazyfs::source::Urgency;
 use shoal_origin::{OriginError, Origins};
 use shoal_proto::message::{Part, PeerInfo, RangeRequest, limit};
@@ -27,11 +28,6 @@ use crate::metrics::{Metrics, SourceLabel, SourceValue};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Ranges that are asked of origins at once: they are few, and the registry serves the others as well.
 const FROM_ORIGIN: usize = 8;
-
-/// Bytes of this disk: checked, so nobody needs to be told from whom they are.
-pub(super) const CHECKED: u64 = 0;
-/// Bytes of an origin.
-const ORIGIN: u64 = 1;
 
 /// Why a range cannot be had now.
 #[derive(Debug, thiserror::Error)]

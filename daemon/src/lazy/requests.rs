@@ -76,13 +76,13 @@ impl Requests {
             Ask::Resolve(image) => self.resolve(&image).await.map(Answer::Image),
             Ask::Range(range) => self.range(range).await.map(Answer::Range),
             Ask::Revoke(revoke) => self.revoke(&revoke).await.map(Answer::Revoked),
-            Ask::Cancel(_) => Err(RequestError::Lacks("something to cancel")),
+            Ask::Cancel(_) | Ask::Report(_) => Err(RequestError::Lacks("a question")),
         };
         answer.unwrap_or_else(|error| failed(error.kind(), &error))
     }
 
     async fn resolve(&self, asked: &ImageRef) -> Result<ImageInfo, RequestError> {
-        let image = self.images.resolve(asked).await?;
+        let (image, borrowed) = self.images.resolve(asked).await?;
         let layers = join_all(image.layers.iter().map(|layer| self.layer(layer))).await;
         let Image { name, manifest, config, .. } = &*image;
         Ok(ImageInfo {
@@ -90,6 +90,7 @@ impl Requests {
             manifest: manifest.to_string(),
             config: config.to_string(),
             layers,
+            borrowed,
         })
     }
 
@@ -140,7 +141,7 @@ impl Requests {
             Some(file) => Part::Index(file.parse()?),
             None => Part::Layer,
         };
-        let image = self.images.known(&image.ok_or(RequestError::Lacks("an image"))?).await?;
+        let image = self.images.let_read(&image.ok_or(RequestError::Lacks("an image"))?).await?;
         let layer = image.layers.iter().find(|layer| layer.wanted.digest == digest);
         let layer = layer.ok_or(RequestError::NoLayer(digest))?;
         let (bytes, source) = self.ranges.get(&layer.wanted, part, start..end, urgency, &wrong).await?;

@@ -15,6 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::reports::{Reporter, Reports};
 use super::requests::Requests;
 
 /// Connections at once: one process with filesystems, its successor, and people's tools.
@@ -52,9 +53,10 @@ impl Socket {
     }
 
     /// Serves for as long as the node runs.
-    pub(crate) async fn serve(self, requests: Requests) {
+    pub(crate) async fn serve(self, requests: Requests, reports: Reports) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
+        let mut number = 0;
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => {
@@ -72,9 +74,11 @@ impl Socket {
                         continue;
                     };
                     let requests = requests.clone();
+                    number += 1;
+                    let reporter = reports.reporter(number);
                     connections.spawn(async move {
                         let _place = place;
-                        if let Err(error) = converse(stream, requests).await {
+                        if let Err(error) = converse(stream, requests, reporter).await {
                             debug!(%error, "a connection to the socket for filesystems ended");
                         }
                     });
@@ -86,7 +90,7 @@ impl Socket {
 }
 
 /// Answers one connection's requests, many at once, until it ends.
-async fn converse(stream: UnixStream, requests: Requests) -> Result<(), FrameError> {
+async fn converse(stream: UnixStream, requests: Requests, reporter: Reporter) -> Result<(), FrameError> {
     let (mut reader, mut writer) = server_frames(stream);
     let Some(hello) = receive::<Request>(&mut reader).await? else { return Ok(()) };
     let Some(ask @ Ask::Hello(_)) = hello.ask else { return Ok(()) };
@@ -107,10 +111,17 @@ async fn converse(stream: UnixStream, requests: Requests) -> Result<(), FrameErr
             // Twice what the other side has under way: what it cancelled may not have ended yet.
             request = receive::<Request>(&mut reader), if under_way.len() < 2 * UNDER_WAY => {
                 let Some(Request { id, ask: Some(ask) }) = request? else { return Ok(()) };
-                if matches!(ask, Ask::Cancel(_)) {
-                    by_id.remove(&id).iter().for_each(AbortHandle::abort);
-                    continue;
-                }
+                let ask = match ask {
+                    Ask::Cancel(_) => {
+                        by_id.remove(&id).iter().for_each(AbortHandle::abort);
+                        continue;
+                    }
+                    Ask::Report(report) => {
+                        reporter.note(report);
+                        continue;
+                    }
+                    ask => ask,
+                };
                 let (requests, answers) = (requests.clone(), answers.clone());
                 let task = under_way.spawn(async move {
                     let answer = Some(requests.answer(ask).await);

@@ -1,6 +1,6 @@
 //! What the filesystem's process asks the daemon.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +13,11 @@ use shoal_proto::{Digest, DigestError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::UNDER_WAY;
+use super::authorization::Authorization;
 use super::connection::{self, Call, Event};
-use super::messages::{self, Answer, Ask, Failed, FailureKind, ImageInfo, ImageRef, LayerInfo, RangeRef};
+use super::messages::{
+    self, Answer, Ask, CHECKED, Failed, FailureKind, ImageInfo, ImageRef, LayerInfo, ORIGIN, RangeRef, Report,
+};
 use super::tried::Tried;
 use crate::index::IndexId;
 use crate::source::{ClaimedIndex, LayerSource, SourceError, Urgency};
@@ -67,7 +70,9 @@ pub struct Served {
     pub image: String,
     pub index: ClaimedIndex,
     /// Kept in memory only.
-    pub authorization: Option<String>,
+    pub authorization: Option<Authorization>,
+    /// Whether the image can be read only with credentials that were borrowed from its pull.
+    pub borrowed: bool,
 }
 
 /// The link to the daemon. Lasts over the daemon's restarts: what is under way then is asked again. Cheap to clone.
@@ -82,6 +87,15 @@ struct Shared {
     under_way: Semaphore,
     served: Mutex<HashMap<Digest, Served>>,
     tried: Mutex<Tried>,
+    came: Came,
+}
+
+/// Ranges of layers, one for each span, by where they came from.
+#[derive(Debug, Default)]
+struct Came {
+    store: AtomicU64,
+    registry: AtomicU64,
+    peers: AtomicU64,
 }
 
 impl std::fmt::Debug for Link {
@@ -119,6 +133,7 @@ impl Link {
             under_way: Semaphore::new(UNDER_WAY),
             served: Mutex::default(),
             tried: Mutex::default(),
+            came: Came::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -141,17 +156,67 @@ impl Link {
 
     /// What an image consists of. From now on its layers that have an index can be read.
     pub async fn resolve(&self, name: &str, authorization: Option<&str>) -> Result<Image, LinkError> {
-        let authorization = authorization.map(str::to_owned);
-        let ask = Ask::Resolve(ImageRef { name: name.to_owned(), authorization: authorization.clone() });
-        let Answer::Image(info) = self.ask(ask).await? else { return Err(LinkError::Answer("no image")) };
+        let own = authorization.map(str::to_owned);
+        let mut info = self.image(ImageRef { name: name.to_owned(), authorization: own.clone() }).await?;
+        let lent = info.borrowed.take();
+        let borrowed = lent.is_some();
+        let authorization = lent.or(own).map(Authorization::new);
         let image = Image::try_from(info)?;
         for layer in &image.layers {
             if let Ok(index) = &layer.index {
                 let (image, authorization) = (image.name.clone(), authorization.clone());
-                self.serve(layer.digest, Served { image, index: *index, authorization });
+                self.serve(layer.digest, Served { image, index: *index, authorization, borrowed });
             }
         }
         Ok(image)
+    }
+
+    async fn image(&self, asked: ImageRef) -> Result<ImageInfo, LinkError> {
+        match self.ask(Ask::Resolve(asked)).await? {
+            Answer::Image(info) => Ok(info),
+            _ => Err(LinkError::Answer("no image")),
+        }
+    }
+
+    /// Borrows again for those of these layers that cannot be read otherwise, where this process has nothing: it was
+    /// started anew.
+    pub(crate) async fn borrow_again(&self, layers: &[Digest]) {
+        let lacks = |served: &Served| served.borrowed && served.authorization.is_none();
+        let lacking = layers.iter().filter_map(|layer| self.served(layer)).filter(lacks);
+        for name in lacking.map(|served| served.image).collect::<HashSet<_>>() {
+            match self.image(ImageRef { name: name.clone(), authorization: None }).await {
+                Ok(info) => {
+                    let lent = info.borrowed.map(Authorization::new);
+                    let mut served = lock(&self.shared.served);
+                    let own = served.values_mut().filter(|served| served.image == name && lacks(served));
+                    own.for_each(|served| served.authorization.clone_from(&lent));
+                }
+                Err(error) => {
+                    tracing::warn!(image = name, %error, "it must be pulled again before more of it can be read");
+                }
+            }
+        }
+    }
+
+    /// Forgets what was borrowed for a layer.
+    pub(crate) fn give_back(&self, layer: &Digest) {
+        if let Some(served) = lock(&self.shared.served).get_mut(layer).filter(|served| served.borrowed) {
+            served.authorization = None;
+        }
+    }
+
+    /// Tells the daemon, if it is there, what the filesystem does. Where the bytes came from is filled in here.
+    pub fn report(&self, report: Report) {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Came { store, registry, peers } = &self.shared.came;
+        let report = Report {
+            spans_from_store: get(store),
+            spans_from_registry: get(registry),
+            spans_from_peers: get(peers),
+            ..report
+        };
+        // Where the queue is full this one is left out.
+        let _ = self.shared.events.try_send(Event::Tell(Ask::Report(report)));
     }
 
     /// Lets a layer be read that was resolved before this process started.
@@ -182,7 +247,10 @@ impl Link {
         let index = of_index.then_some(served.index.file);
         let key = (index.unwrap_or(*layer), range.clone());
         let ask = Ask::Range(RangeRef {
-            image: Some(ImageRef { name: served.image, authorization: served.authorization }),
+            image: Some(ImageRef {
+                name: served.image,
+                authorization: served.authorization.map(|shown| shown.expose().to_owned()),
+            }),
             layer: layer.to_string(),
             index: index.map(|file| file.to_string()),
             start: range.start,
@@ -194,7 +262,16 @@ impl Link {
         if got.bytes.len() as u64 != range.end.saturating_sub(range.start) {
             return Err(LinkError::Answer("too few or too many bytes"));
         }
-        if got.source != 0 {
+        let Came { store, registry, peers } = &self.shared.came;
+        let came = match got.source {
+            CHECKED => store,
+            ORIGIN => registry,
+            _ => peers,
+        };
+        if !of_index {
+            came.fetch_add(1, Ordering::Relaxed);
+        }
+        if got.source != CHECKED {
             lock(&self.shared.tried).note(key, got.source);
         }
         Ok(got.bytes)

@@ -24,6 +24,8 @@ pub(super) enum Event {
     Call(u64, Call),
     /// Nobody waits for this answer any more.
     Forget(u64),
+    /// There is no answer to it; where there is no daemon, it is told nobody.
+    Tell(Ask),
 }
 
 #[derive(Debug)]
@@ -95,6 +97,7 @@ async fn collect(events: &mut mpsc::Receiver<Event>, pending: &mut Pending, time
             event = events.recv() => match event {
                 Some(Event::Call(id, call)) => drop(pending.insert(id, call)),
                 Some(Event::Forget(id)) => drop(pending.remove(&id)),
+                Some(Event::Tell(_)) => {}
                 None => return false,
             },
             () = &mut over => return true,
@@ -135,6 +138,7 @@ async fn session(
                         send(&mut writer, &Request { id, ask: Some(Ask::Cancel(Cancel {})) }).await?;
                     }
                 }
+                Some(Event::Tell(ask)) => send(&mut writer, &Request { id: 0, ask: Some(ask) }).await?,
                 None => return Ok(()),
             },
         }

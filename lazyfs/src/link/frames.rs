@@ -9,8 +9,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
-/// Bytes of one request: names and digests, a token, and some numbers.
-const MAX_REQUEST: usize = 64 << 10;
+/// Bytes of one request: names and digests, a token, and some numbers; or a report about some hundred images.
+pub const MAX_REQUEST: usize = 256 << 10;
 /// Bytes of one answer: the longest range ([`limit::RANGE`](shoal_proto::message::limit::RANGE)) and its envelope, or an
 /// image of some hundred layers.
 const MAX_REPLY: usize = (32 << 20) + (64 << 10);

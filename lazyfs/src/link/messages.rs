@@ -5,13 +5,18 @@ use bytes::Bytes;
 /// Spoken in the first request and its answer. Another version of the protocol has another number.
 pub const VERSION: u32 = 1;
 
+/// In [`Range`]: bytes that the daemon had on its disk and checked.
+pub const CHECKED: u64 = 0;
+/// In [`Range`]: bytes of the registry. Other numbers are members'.
+pub const ORIGIN: u64 = 1;
+
 /// From the filesystem to the daemon.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Request {
     /// Chosen by who asks; the answer carries it.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "Ask", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "Ask", tags = "2, 3, 4, 5, 6, 7")]
     pub ask: Option<Ask>,
 }
 
@@ -29,6 +34,9 @@ pub enum Ask {
     Cancel(Cancel),
     #[prost(message, tag = "6")]
     Revoke(Revoke),
+    /// What the filesystem does, for whoever asks the daemon. Told again and again; there is no answer.
+    #[prost(message, tag = "7")]
+    Report(Report),
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -127,6 +135,7 @@ pub enum Answer {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct ImageInfo {
     /// The image's name with the digest of its manifest: what further requests should name.
     #[prost(string, tag = "1")]
@@ -140,6 +149,16 @@ pub struct ImageInfo {
     /// The lowest layer first.
     #[prost(message, repeated, tag = "4")]
     pub layers: Vec<LayerInfo>,
+    /// The value of an `Authorization` header with which the image was pulled a moment ago, where it can be read
+    /// neither without nor with the node's own: for further requests, and to be kept in memory only.
+    #[prost(string, optional, tag = "5")]
+    pub borrowed: Option<String>,
+}
+
+impl std::fmt::Debug for ImageInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageInfo").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -188,7 +207,7 @@ pub struct IndexInfo {
 pub struct Range {
     #[prost(bytes = "bytes", tag = "1")]
     pub bytes: Bytes,
-    /// Who had them; 0: bytes that were checked.
+    /// Who had them: [`CHECKED`], [`ORIGIN`], or a member.
     #[prost(fixed64, tag = "2")]
     pub source: u64,
 }
@@ -213,4 +232,74 @@ pub enum FailureKind {
     Refused = 2,
     /// The request itself is wrong.
     Invalid = 3,
+}
+
+/// What a filesystem did since its process began, and what it shows now.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Report {
+    /// Spans by where their bytes came from. Wrong ones count as well.
+    #[prost(uint64, tag = "1")]
+    pub spans_from_peers: u64,
+    #[prost(uint64, tag = "2")]
+    pub spans_from_registry: u64,
+    #[prost(uint64, tag = "3")]
+    pub spans_from_store: u64,
+    /// Left on the filesystem's own disk by a process before.
+    #[prost(uint64, tag = "4")]
+    pub spans_from_disk: u64,
+    /// Spans by whom they were fetched for.
+    #[prost(uint64, tag = "5")]
+    pub spans_on_demand: u64,
+    #[prost(uint64, tag = "6")]
+    pub spans_prefetched: u64,
+    #[prost(uint64, tag = "7")]
+    pub spans_filled: u64,
+    #[prost(uint64, tag = "8")]
+    pub spans_wrong: u64,
+    #[prost(uint64, tag = "9")]
+    pub spans_failed: u64,
+    #[prost(uint64, tag = "10")]
+    pub bytes_fetched: u64,
+    #[prost(uint64, tag = "11")]
+    pub bytes_read: u64,
+    /// Reads that waited: for each of [`WAIT_BOUNDS_MS`](crate::span_cache::WAIT_BOUNDS_MS) those that waited no
+    /// longer than that and longer than the one before, then all others.
+    #[prost(uint64, repeated, tag = "12")]
+    pub waits: Vec<u64>,
+    #[prost(uint64, tag = "13")]
+    pub waited_us: u64,
+    /// Bytes of the disk.
+    #[prost(uint64, tag = "14")]
+    pub disk_used: u64,
+    #[prost(uint64, optional, tag = "15")]
+    pub disk_limit: Option<u64>,
+    #[prost(message, repeated, tag = "16")]
+    pub images: Vec<ShownImage>,
+    /// Images that did not fit.
+    #[prost(uint64, tag = "17")]
+    pub more_images: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ShownImage {
+    /// With the digest of its manifest.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Those that are shown, lowest first.
+    #[prost(message, repeated, tag = "2")]
+    pub layers: Vec<ShownLayer>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ShownLayer {
+    #[prost(string, tag = "1")]
+    pub digest: String,
+    /// Bytes of its tar, and how many of them are on the filesystem's disk.
+    #[prost(uint64, tag = "2")]
+    pub tar: u64,
+    #[prost(uint64, tag = "3")]
+    pub local: u64,
+    /// It is there as a whole, and was compared with its DiffID.
+    #[prost(bool, tag = "4")]
+    pub whole: bool,
 }

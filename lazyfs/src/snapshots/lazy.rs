@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::folders::Usage;
 use super::policy::{Fill, Policy};
+use super::report::report;
 use super::rows::{KnownLayer, ShownLayer, Snapshot};
 use crate::fill::{Pace, fill};
 use crate::images::{ImageError, Images};
@@ -32,6 +33,8 @@ const ANSWERS: Duration = Duration::from_secs(10);
 const RESOLVED: Duration = Duration::from_secs(60);
 /// So long after a layer was declined those that follow are as well: containerd fetches them in any case.
 const DECLINED: Duration = Duration::from_secs(600);
+/// So long borrowed credentials are kept at most for layers that do not become whole.
+const BORROWED: Duration = Duration::from_secs(24 * 3600);
 /// Pulls that are remembered.
 const PULLS: usize = 1024;
 
@@ -148,8 +151,7 @@ impl LazyLayers {
         let taking = tokio::time::timeout(ANSWERS, self.take_of(&pull, below, target, labels.get(LAYER)));
         let taken = taking.await.unwrap_or(Err(Declined::Silent));
         match &taken {
-            Ok(taken) if self.policy.fill(&name) == Fill::Eager => self.fill([&taken.layer], Pace::EAGER),
-            Ok(_) => {}
+            Ok(taken) => self.fill_eager([&taken.layer].into_iter()),
             Err(_) => self.remember(pull, None),
         }
         taken
@@ -213,11 +215,12 @@ impl LazyLayers {
         pulls.insert(pull, Pull { at: Instant::now(), image });
     }
 
-    /// Goes on with what is to become whole at once.
+    /// Fetches what is to become whole at once: by configuration, or because what is borrowed to read it does not stay.
     pub(super) fn fill_eager<'a>(&self, layers: impl Iterator<Item = &'a ShownLayer>) {
         let is_eager = |layer: &&ShownLayer| {
-            let image = layer.layers.last().and_then(|layer| layer.image.parse().ok());
-            image.is_some_and(|image| self.policy.fill(&image) == Fill::Eager)
+            let Some(layer) = layer.layers.last() else { return false };
+            let image = layer.image.parse();
+            layer.borrowed || image.is_ok_and(|image| self.policy.fill(&image) == Fill::Eager)
         };
         self.fill(layers.filter(is_eager), Pace::EAGER);
     }
@@ -239,9 +242,15 @@ impl LazyLayers {
             return;
         }
         let digests: Vec<_> = layers.iter().map(|layer| *layer.digest()).collect();
-        let (begun, own) = (digests.clone(), self.filling.clone());
+        let (begun, own, link) = (digests.clone(), self.filling.clone(), self.link.clone());
         let task = tokio::spawn(async move {
-            fill(layers, pace).await;
+            link.borrow_again(&begun).await;
+            let borrows = begun.iter().any(|layer| link.served(layer).is_some_and(|served| served.borrowed));
+            let time = if borrows { BORROWED } else { Duration::MAX };
+            if tokio::time::timeout(time, fill(layers, pace)).await.is_err() {
+                tracing::warn!("an image does not become whole; what was borrowed to read it is given back");
+            }
+            begun.iter().for_each(|layer| link.give_back(layer));
             lock(&own).retain(|layer, _| !begun.contains(layer));
         });
         filling.extend(digests.into_iter().map(|layer| (layer, task.abort_handle())));
@@ -255,8 +264,11 @@ impl LazyLayers {
             let Some(placed) = self.images.fs().slot(slot) else { continue };
             let layer = *placed.layer().digest();
             drop(placed);
-            match needed.iter().find_map(|known| known.parse().filter(|(other, _)| *other == layer)) {
-                // Perhaps through another image from now on.
+            let through = self.link.served(&layer).map(|served| served.image);
+            let of_it = || needed.iter().filter_map(KnownLayer::parse).filter(|(other, _)| *other == layer);
+            match of_it().next() {
+                Some(_) if of_it().any(|(_, served)| Some(served.image) == through) => {}
+                // Through another image from now on.
                 Some((layer, served)) => self.link.serve(layer, served),
                 None => {
                     self.stop_filling(&layer);
@@ -277,13 +289,15 @@ impl LazyLayers {
         filling.retain(|_, other| other.id() != task.id());
     }
 
-    /// Bytes of a layer on this disk, about, and files.
+    /// What is done and shown.
+    pub(super) fn report<'a>(&self, shown: impl Iterator<Item = &'a ShownLayer>) {
+        self.link.report(report(&self.images, shown));
+    }
+
+    /// Bytes of a layer on this disk, and files.
     pub(super) fn usage(&self, layer: &ShownLayer) -> Usage {
         let Some(placed) = self.images.fs().slot(layer.slot()) else { return Usage::default() };
-        let layer = placed.layer();
-        let spans = &layer.index().spans;
-        let size = spans.tar_size() as u128 * layer.spans_present() as u128 / spans.len().max(1) as u128;
-        Usage { size: u64::try_from(size).unwrap_or(u64::MAX), files: placed.tree().nodes.len() as u64 }
+        Usage { size: placed.layer().local_bytes(), files: placed.tree().nodes.len() as u64 }
     }
 }
 

@@ -98,11 +98,14 @@ pub(super) struct KnownLayer {
     pub(super) index_len: u64,
     #[prost(uint32, tag = "6")]
     pub(super) slot: u32,
+    /// The image can be read only with credentials that are in no row.
+    #[prost(bool, tag = "7")]
+    pub(super) borrowed: bool,
 }
 
 impl KnownLayer {
     pub(super) fn new(digest: &Digest, served: &Served, slot: SlotNumber) -> Self {
-        let Served { image, index, .. } = served;
+        let Served { image, index, borrowed, .. } = served;
         Self {
             digest: digest.to_string(),
             image: image.clone(),
@@ -110,6 +113,7 @@ impl KnownLayer {
             index_file: index.file.to_string(),
             index_len: index.len,
             slot: slot.0,
+            borrowed: *borrowed,
         }
     }
 
@@ -117,7 +121,8 @@ impl KnownLayer {
     pub(super) fn parse(&self) -> Option<(Digest, Served)> {
         let id = IndexId(self.index.as_slice().try_into().ok()?);
         let index = ClaimedIndex { id, file: self.index_file.parse().ok()?, len: self.index_len };
-        Some((self.digest.parse().ok()?, Served { image: self.image.clone(), index, authorization: None }))
+        let (image, borrowed) = (self.image.clone(), self.borrowed);
+        Some((self.digest.parse().ok()?, Served { image, index, authorization: None, borrowed }))
     }
 }
 

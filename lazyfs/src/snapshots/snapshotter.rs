@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use shoal_proto::Digest;
 use tokio::sync::RwLock;
@@ -19,6 +19,9 @@ use crate::images::Images;
 use crate::link::Link;
 
 type Labels = BTreeMap<String, String>;
+
+/// How often the node is told what the filesystem does: as often as metrics are looked at.
+const REPORTS: Duration = Duration::from_secs(5);
 
 /// Where a snapshotter keeps and shows what it has. Paths without colons and commas: they go to overlayfs.
 #[derive(Clone, Debug)]
@@ -79,6 +82,23 @@ impl Snapshotter {
         self.lazy.fill_eager(shown(rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot))));
         for (name, _) in rows.iter().filter(|(_, snapshot)| snapshot.kind() == Kind::Active) {
             self.lazy.used(shown(rows.chain(name)));
+        }
+    }
+
+    /// Tells the node again and again what the filesystem does, for as long as it is polled.
+    pub async fn report(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(REPORTS);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let own = self.clone();
+            let told = tokio::task::spawn_blocking(move || {
+                let rows = own.rows();
+                own.lazy.report(shown(rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot))));
+            });
+            if told.await.is_err() {
+                return;
+            }
         }
     }
 

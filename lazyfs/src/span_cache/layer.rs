@@ -107,6 +107,13 @@ impl Layer {
         self.stored.map.checked_count()
     }
 
+    /// Bytes of the tar that are on this disk, found right or not looked at since this process began.
+    pub fn local_bytes(&self) -> u64 {
+        let (spans, map) = (&self.index().spans, &self.stored.map);
+        let here = spans.indexes().filter(|&span| map.is_checked(span) || map.is_stored(span));
+        here.filter_map(|span| spans.tar_range(span)).map(|range| range.end - range.start).sum()
+    }
+
     /// Whether the whole tar was here once, and had the DiffID that the index names.
     pub fn is_proved(&self) -> bool {
         self.stored.verdict.is_proved()

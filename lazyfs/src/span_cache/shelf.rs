@@ -160,6 +160,10 @@ impl Shelf {
         lock(&self.books).limit = bytes;
     }
 
+    pub(super) fn limit(&self) -> Option<u64> {
+        Some(lock(&self.books).limit).filter(|limit| *limit != u64::MAX)
+    }
+
     /// Bytes of the disk that the layers take, or a little more.
     pub(super) fn used(&self) -> u64 {
         lock(&self.books).used()
