@@ -35,11 +35,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "daemon",
             "bench",
             "lazyfs",
+            "cri",
         ],
     ),
-    ("shoal-tests", &["proto", "transport", "lazyfs"]),
-    ("shoal-bench", &["proto", "swarm"]),
-    ("shoal-costs", &["proto", "store", "transport", "tests", "lazyfs"]),
+    ("shoal-cri", &[]),
+    ("shoal-tests", &["proto", "transport", "lazyfs", "cri"]),
+    ("shoal-bench", &["proto", "swarm", "lazyfs", "cri"]),
+    ("shoal-costs", &["proto", "store", "transport", "tests", "lazyfs", "cri"]),
     ("shoal-lazyfs", &["proto"]),
 ];
 

@@ -2,16 +2,8 @@
 
 mod arguments;
 mod bound;
-mod client;
-mod folder;
-mod image;
 mod layers;
 mod measure;
-mod net;
-mod process;
-mod progress;
-mod rate;
-mod registry;
 mod run;
 mod scenario;
 mod shoal;

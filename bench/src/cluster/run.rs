@@ -3,20 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use bytesize::ByteSize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::ClusterArguments;
-use super::folder::Folder;
-use super::image::{Image, LayerMaker};
 use super::measure::{Bench, TOO_BUSY};
-use super::net::{self, Goodput, Network, Plan, RunName, remove_leftovers};
-use super::progress::Progress;
-use super::rate::Rate;
-use super::registry;
 use super::scenario::Images;
 use crate::report::{Kind, Mode, Report};
+use crate::rig::folder::Folder;
+use crate::rig::image::{Image, LayerMaker};
+use crate::rig::interrupt::until_told;
+use crate::rig::net::{self, Goodput, Network, Plan, RunName, remove_leftovers};
+use crate::rig::progress::Progress;
+use crate::rig::rate::Rate;
+use crate::rig::registry;
 
 /// How much of a rolling update's image is new.
 const NEW_PERCENT: u64 = 10;
@@ -26,17 +26,7 @@ const NEW_PERCENT: u64 = 10;
 pub fn run(arguments: &ClusterArguments) -> Result<Report> {
     let plan = arguments.plan()?;
     ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: run it with sudo");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut signals =
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-        let told = futures_util::future::select_all(signals.iter_mut().flatten().map(|s| Box::pin(s.recv())));
-        tokio::select! {
-            report = measure(arguments, plan) => report,
-            // What was made goes with that future.
-            _ = told => bail!("interrupted"),
-        }
-    })
+    until_told(measure(arguments, plan))
 }
 
 async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {

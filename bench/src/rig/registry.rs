@@ -11,12 +11,12 @@ use super::image::{Image, MANIFEST_TYPE};
 use super::net::{Host, Network, inside};
 use super::process::Process;
 
-pub(super) const REPOSITORY: &str = "bench/image";
+pub(crate) const REPOSITORY: &str = "bench/image";
 const PORT: u16 = 5000;
 
 /// What an origin sent, by its own access log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sent {
+pub(crate) struct Sent {
     /// Bytes of manifests and blobs.
     pub bytes: u64,
     /// GETs of manifests and blobs that it answered.
@@ -25,19 +25,19 @@ pub(super) struct Sent {
 
 /// A running docker-registry.
 #[derive(Debug)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     process: Process,
     log: PathBuf,
 }
 
 /// Where a host's registry is.
-pub(super) fn url(host: Host) -> String {
+pub(crate) fn url(host: Host) -> String {
     format!("http://{}:{PORT}", host.address())
 }
 
 impl Registry {
     /// Starts it on `host`, with its data in `folder`. As a cache it fronts the registry at `remote`.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         network: &Network,
         host: Host,
         folder: &Path,
@@ -62,7 +62,7 @@ impl Registry {
     }
 
     /// Ends it, so that what it still sends is cut off and logged, and adds up what it sent since it was started.
-    pub(super) async fn stop(mut self) -> Result<Sent> {
+    pub(crate) async fn stop(mut self) -> Result<Sent> {
         self.process.stop().await?;
         let log = std::fs::read_to_string(&self.log).context("read the origin's access log")?;
         Ok(sent(&log))
@@ -88,7 +88,7 @@ fn content_bytes(line: &str) -> Option<u64> {
 }
 
 /// Puts images into the origin, from within its own namespace.
-pub(super) async fn push(network: &Network, images: Vec<Image>) -> Result<()> {
+pub(crate) async fn push(network: &Network, images: Vec<Image>) -> Result<()> {
     let work = move || async move {
         let base = format!("http://127.0.0.1:{PORT}/v2/{REPOSITORY}");
         let pusher = Pusher { client: Client::builder().no_proxy().build()?, base };

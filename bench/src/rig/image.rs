@@ -1,22 +1,22 @@
 //! Images that are made on the spot, with layers in files.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use shoal_proto::Digest;
 
-pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Layers are made, and hashed, in such pieces.
 const PIECE: usize = 128 << 10;
 
-/// A layer. Its bytes are those of a compressed archive as far as networks and disks can tell: nobody unpacks it.
+/// A layer in a file.
 #[derive(Clone, Debug)]
-pub(super) struct Layer {
+pub(crate) struct Layer {
     pub file: PathBuf,
     pub digest: Digest,
     /// In bytes.
@@ -24,7 +24,7 @@ pub(super) struct Layer {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Image {
+pub(crate) struct Image {
     pub tag: String,
     pub manifest: String,
     pub config: String,
@@ -33,15 +33,19 @@ pub(super) struct Image {
 }
 
 impl Image {
-    pub(super) fn new(tag: &str, layers: Vec<Layer>) -> Self {
+    pub(crate) fn new(tag: &str, layers: Vec<Layer>) -> Self {
         let diff_ids: Vec<String> = layers.iter().map(|layer| layer.digest.to_string()).collect();
         let config = json!({
             "architecture": "amd64",
             "os": "linux",
             "created_by": tag,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        })
-        .to_string();
+        });
+        Self::configured(tag, config.to_string(), layers)
+    }
+
+    /// An image of these layers, lowest first, with a configuration that tells what they are.
+    pub(crate) fn configured(tag: &str, config: String, layers: Vec<Layer>) -> Self {
         let config_digest = digest(config.as_bytes());
         let descriptor = |kind, digest: &Digest, size: u64| json!({"mediaType": kind, "digest": digest.to_string(), "size": size});
         let layer = |layer: &Layer| descriptor(LAYER_TYPE, &layer.digest, layer.size);
@@ -56,20 +60,21 @@ impl Image {
     }
 
     /// Bytes of all blobs and of the manifest.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes_without(&[])
     }
 
     /// Bytes that somebody lacks who has these layers.
-    pub(super) fn bytes_without(&self, had: &[Digest]) -> u64 {
+    pub(crate) fn bytes_without(&self, had: &[Digest]) -> u64 {
         let lacking = self.layers.iter().filter(|layer| !had.contains(&layer.digest));
         (self.manifest.len() + self.config.len()) as u64 + lacking.map(|layer| layer.size).sum::<u64>()
     }
 }
 
-/// Makes layers, no two of them alike.
+/// Makes layers, no two of them alike. Their bytes are those of compressed archives as far as networks and disks can
+/// tell: nobody unpacks them.
 #[derive(Debug)]
-pub(super) struct LayerMaker<'a> {
+pub(crate) struct LayerMaker<'a> {
     folder: &'a Path,
     /// How much of each piece is one repeated byte, in percent.
     compressible: u8,
@@ -77,11 +82,11 @@ pub(super) struct LayerMaker<'a> {
 }
 
 impl<'a> LayerMaker<'a> {
-    pub(super) fn new(folder: &'a Path, compressible: u8) -> Self {
+    pub(crate) fn new(folder: &'a Path, compressible: u8) -> Self {
         Self { folder, compressible, made: 0 }
     }
 
-    pub(super) fn layers(&mut self, sizes: &[u64]) -> Result<Vec<Layer>> {
+    pub(crate) fn layers(&mut self, sizes: &[u64]) -> Result<Vec<Layer>> {
         sizes.iter().map(|size| self.layer(*size)).collect()
     }
 
@@ -115,8 +120,20 @@ fn write(path: &Path, size: u64, seed: u64, compressible: usize) -> Result<Diges
     Ok(sha256(hash.finish()))
 }
 
-fn digest(bytes: &[u8]) -> Digest {
+pub(crate) fn digest(bytes: &[u8]) -> Digest {
     sha256(ring::digest::digest(&ring::digest::SHA256, bytes))
+}
+
+/// The digest of all that can be read.
+pub(crate) fn digest_of(mut from: impl Read) -> std::io::Result<Digest> {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut piece = vec![0; PIECE];
+    loop {
+        match from.read(&mut piece)? {
+            0 => return Ok(sha256(hash.finish())),
+            read => hash.update(piece.get(..read).unwrap_or_default()),
+        }
+    }
 }
 
 fn sha256(hash: ring::digest::Digest) -> Digest {
