@@ -2,7 +2,9 @@
 //! [`sim`] runs the swarm's own machines in virtual time, and [`report`] shows both in the same words.
 
 pub mod cluster;
+pub mod lazy;
 pub mod report;
+mod rig;
 pub mod sim;
 mod warm;
 

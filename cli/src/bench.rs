@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 use shoal_bench::cluster::{self, ClusterArguments};
-use shoal_bench::report::OutputArguments;
+use shoal_bench::lazy::{self, LazyArguments, LazyReport};
+use shoal_bench::report::{Files, OutputArguments};
 use shoal_bench::sim::{self, SimArguments};
 
 #[derive(Debug, Subcommand)]
@@ -17,6 +18,14 @@ pub(crate) enum BenchCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Start containers of real images in several ways, lazily among them, and measure when they are useful (needs
+    /// root)
+    Lazy {
+        #[command(flatten)]
+        what: LazyArguments,
+        #[command(flatten)]
+        files: Files,
+    },
     /// Let simulated nodes pull an image: the swarm's own code in virtual time, up to many thousands of nodes
     Sim {
         #[command(flatten)]
@@ -27,7 +36,15 @@ pub(crate) enum BenchCommand {
 }
 
 pub(crate) fn run(command: BenchCommand) -> Result<ExitCode> {
+    let command_line =
+        std::iter::once("shoal".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ");
     let (mut report, output) = match command {
+        BenchCommand::Lazy { what, files } => {
+            files.check()?;
+            let report = LazyReport { command: command_line, ..lazy::run(&what)? };
+            report.write(&files)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         BenchCommand::Cluster { what, output } => {
             let output = output.check()?;
             (cluster::run(&what)?, output)
@@ -37,8 +54,7 @@ pub(crate) fn run(command: BenchCommand) -> Result<ExitCode> {
             (sim::run(&what)?, output)
         }
     };
-    report.command =
-        std::iter::once("shoal".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ");
+    report.command = command_line;
     let nothing_worse = output.write(&report)?;
     Ok(if nothing_worse { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,22 +6,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use shoal_cri::{Images, Status};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::Credentials;
 use crate::process::Process;
 use crate::program::{Finished, ProgramError, command, run};
-
-#[allow(clippy::all, unreachable_pub, missing_debug_implementations, reason = "generated")]
-mod api {
-    tonic::include_proto!("runtime.v1");
-}
-
-use api::image_service_client::ImageServiceClient;
-use api::{AuthConfig, ImageSpec, PullImageRequest, RemoveImageRequest};
 
 /// Off, because they need what a test machine may lack (device mapper, other filesystems).
 const DISABLED: &str = r#"[
@@ -37,7 +28,7 @@ const CRI: &str = r#"[plugins."io.containerd.grpc.v1.cri""#;
 pub struct Kubelet {
     // Declared first: it is stopped before its folder goes.
     process: Process,
-    images: ImageServiceClient<Channel>,
+    images: Images,
     dir: TempDir,
 }
 
@@ -75,21 +66,17 @@ impl Kubelet {
 
     /// PullImage, as for a pod.
     pub async fn pull(&mut self, image: &str) -> Result<(), Status> {
-        self.pull_as(image, None).await
+        self.images.pull(image, None).await
     }
 
     /// The same with what a pull secret holds.
-    pub async fn pull_as(&mut self, image: &str, login: Option<&Credentials>) -> Result<(), Status> {
-        let image = Some(ImageSpec { image: image.to_owned() });
-        let auth =
-            login.map(|login| AuthConfig { username: login.user.clone(), password: login.password.clone() });
-        self.images.pull_image(PullImageRequest { image, auth }).await.map(drop)
+    pub async fn pull_as(&mut self, image: &str, login: &Credentials) -> Result<(), Status> {
+        self.images.pull(image, Some((&login.user, &login.password))).await
     }
 
     /// RemoveImage, and then containerd's garbage collection, to its end.
     pub async fn remove(&mut self, image: &str) {
-        let image = Some(ImageSpec { image: image.to_owned() });
-        self.images.remove_image(RemoveImageRequest { image }).await.unwrap();
+        self.images.remove(image).await.unwrap();
         self.ctr(["content", "prune", "references"]).await.unwrap();
     }
 
@@ -131,15 +118,14 @@ impl Kubelet {
 
 const RUN: &[&str] = &["run", "--snapshotter", "shoal", "--rm"];
 
-async fn start(dir: &Path) -> (Process, ImageServiceClient<Channel>) {
+async fn start(dir: &Path) -> (Process, Images) {
     let mut containerd = command("containerd");
     containerd.arg("--config").arg(dir.join("config.toml"));
     let mut process = Process::spawn("containerd", containerd, &dir.join("containerd.log"));
     let deadline = Process::readiness_deadline();
-    let endpoint = Endpoint::from_shared(format!("unix:{}", dir.join("sock").display())).unwrap();
     loop {
-        if let Ok(channel) = endpoint.connect().await {
-            return (process, ImageServiceClient::new(channel));
+        if let Ok(images) = Images::connect(&dir.join("sock")).await {
+            return (process, images);
         }
         process.may_still_become_ready(deadline, "accept at its socket");
         tokio::time::sleep(Duration::from_millis(10)).await;

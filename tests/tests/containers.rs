@@ -255,9 +255,9 @@ async fn what_only_a_pull_secret_opens_is_shown_and_becomes_whole_at_once() {
     let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
     kubelet.pull(REFERENCE).await.unwrap_err();
     let mallory = Credentials::new("mallory", "correct horse");
-    kubelet.pull_as(REFERENCE, Some(&mallory)).await.unwrap_err();
+    kubelet.pull_as(REFERENCE, &mallory).await.unwrap_err();
 
-    kubelet.pull_as(REFERENCE, Some(&login)).await.unwrap();
+    kubelet.pull_as(REFERENCE, &login).await.unwrap();
     // Who serves next borrows again.
     fs.kill_server().await;
     let held = kubelet.ctr(["content", "ls", "-q"]).await.unwrap().text();

@@ -35,11 +35,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "daemon",
             "bench",
             "lazyfs",
+            "cri",
         ],
     ),
-    ("shoal-tests", &["proto", "transport", "lazyfs"]),
-    ("shoal-bench", &["proto", "swarm"]),
-    ("shoal-costs", &["proto", "swarm", "store", "transport", "tests", "lazyfs", "bench"]),
+    ("shoal-cri", &[]),
+    ("shoal-tests", &["proto", "transport", "lazyfs", "cri"]),
+    ("shoal-bench", &["proto", "swarm", "lazyfs", "cri"]),
+    ("shoal-costs", &["proto", "swarm", "store", "transport", "tests", "lazyfs", "bench", "cri"]),
     ("shoal-lazyfs", &["proto"]),
 ];
 

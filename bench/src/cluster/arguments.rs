@@ -4,10 +4,10 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::layers::Layers;
-use super::net::{MAX_NODES, MAX_ZONES, Plan};
-use super::rate::Rate;
 use super::scenario::ModeName;
 use crate::UsageError;
+use crate::rig::net::{MAX_NODES, MAX_ZONES, Plan};
+use crate::rig::rate::Rate;
 
 #[derive(Clone, Debug, Args)]
 pub struct ClusterArguments {

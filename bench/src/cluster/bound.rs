@@ -4,8 +4,8 @@
 //! over all that can send, `N·F / (u_origin + N·u)`, is always less than what one node needs alone, `F / u`; and so it
 //! is within zones and among them. What remains are the narrow places that all bytes have to pass.
 
-use super::net::{Goodput, Plan};
 use super::scenario::Scenario;
+use crate::rig::net::{Goodput, Plan};
 
 /// The fluid bound in seconds, which no schedule can beat.
 pub(super) fn seconds(plan: &Plan, goodput: &Goodput, scenario: &Scenario) -> f64 {
@@ -22,8 +22,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cluster::image::Image;
     use crate::cluster::scenario::{Images, ModeName};
+    use crate::rig::image::Image;
 
     /// The bound for 100 bytes over nodes' links of 10 bytes a second.
     fn bound(mode: ModeName, origin: f64, zones: Option<f64>) -> f64 {
@@ -31,7 +31,7 @@ mod tests {
         let count = if zones.is_some() { 4 } else { 1 };
         let plan = Plan { nodes: 16, zones: count, link: rate, origin_link: rate, zone_link: rate };
         let goodput = Goodput { link: 10.0, slowest_link: 10.0, origin, zone: zones };
-        let image = Image::made("image", Vec::new());
+        let image = Image::new("image", Vec::new());
         let bytes = image.bytes() as f64;
         let images = Images { cold: image, rolling: None };
         let scenario = mode.scenario(&images, &plan, Duration::from_secs(10));

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::image::{Content, Image};
+use crate::rig::image::{Content, Image};
 
 /// How skopeo writes where an image is.
 const TRANSPORTS: [&str; 7] =

@@ -7,18 +7,19 @@ use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 
 use super::bound;
-use super::client::{Pull, Pulled};
-use super::folder::Folder;
-use super::image::Image;
-use super::net::{Counters, Goodput, Host, Network, Watch, inside};
 use super::origin::Origin;
-use super::progress::Progress;
-use super::registry::{self, Registry};
 use super::scenario::{ModeName, Scenario, Way};
-use super::shoal::{MIRROR, PeakMemory, Shoal};
+use super::shoal::{PeakMemory, Shoal};
 use super::upstream::Upstream;
 use super::usage::Processors;
 use crate::report::{Mode, Sample};
+use crate::rig::client::{Pull, Pulled};
+use crate::rig::folder::Folder;
+use crate::rig::image::Image;
+use crate::rig::members::MIRROR;
+use crate::rig::net::{Counters, Goodput, Host, Network, Watch, inside};
+use crate::rig::progress::Progress;
+use crate::rig::registry::{self, Registry};
 
 /// Clients are ready by then, and start at the same moment.
 const UNTIL_START: Duration = Duration::from_millis(200);

@@ -2,18 +2,10 @@
 
 mod arguments;
 mod bound;
-mod client;
-mod folder;
 mod given;
-mod image;
 mod layers;
 mod measure;
-mod net;
 mod origin;
-mod process;
-mod progress;
-mod rate;
-mod registry;
 mod run;
 mod scenario;
 mod shoal;

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::registry::{Registry, Sent};
 use super::upstream::Serving;
+use crate::rig::registry::{Registry, Sent};
 
 #[derive(Debug)]
 pub(super) enum Origin {

@@ -3,23 +3,23 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use bytesize::ByteSize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::ClusterArguments;
-use super::folder::Folder;
 use super::given::take;
-use super::image::{Image, LayerMaker};
 use super::measure::{Bench, TOO_BUSY};
-use super::net::{self, Goodput, Network, Plan, RunName, remove_leftovers};
-use super::progress::Progress;
-use super::rate::Rate;
-use super::registry;
 use super::scenario::Images;
 use super::upstream::Upstream;
 use crate::WarmMemory;
 use crate::report::{Kind, Mode, Report};
+use crate::rig::folder::Folder;
+use crate::rig::image::{Image, LayerMaker};
+use crate::rig::interrupt::until_told;
+use crate::rig::net::{self, Goodput, Network, Plan, RunName, remove_leftovers};
+use crate::rig::progress::Progress;
+use crate::rig::rate::Rate;
+use crate::rig::registry;
 
 /// How much of a rolling update's image is new.
 const NEW_PERCENT: u64 = 10;
@@ -33,17 +33,7 @@ const WARM_FROM: u64 = 1 << 30;
 pub fn run(arguments: &ClusterArguments) -> Result<Report> {
     let plan = arguments.plan()?;
     ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: run it with sudo");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut signals =
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-        let told = futures_util::future::select_all(signals.iter_mut().flatten().map(|s| Box::pin(s.recv())));
-        tokio::select! {
-            report = measure(arguments, plan) => report,
-            // What was made goes with that future.
-            _ = told => bail!("interrupted"),
-        }
-    })
+    until_told(measure(arguments, plan))
 }
 
 async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
@@ -62,14 +52,10 @@ async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
     let network = Network::make(name, plan)?;
     step.set_message("checking the links with plain TCP");
     let goodput = net::measure(&network).await?;
-    let upstream = arguments.origin().map(Upstream::new).transpose()?;
-    step.set_message("getting the images");
-    let images = match (arguments.image(), &upstream) {
-        (Some(name), Some(upstream)) => given(upstream.image(name).await?),
-        (Some(name), None) => {
-            given(tokio::task::block_in_place(|| take(name, &folder.path().join("given")))?)
-        }
-        (None, _) => make_images(arguments, folder.path())?,
+    step.set_message("making the images");
+    let images = match given {
+        Some(image) => Images { cold: image, rolling: None },
+        None => make_images(arguments, folder.path())?,
     };
     let bench =
         Bench { network: &network, goodput, folder: folder.path(), progress: progress.clone(), upstream };
@@ -109,13 +95,13 @@ async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
 fn make_images(arguments: &ClusterArguments, folder: &Path) -> Result<Images> {
     let mut maker = LayerMaker::new(folder, arguments.compressible());
     let sizes = arguments.layer_sizes();
-    let cold = Image::made("cold", maker.layers(&sizes)?);
+    let cold = Image::new("cold", maker.layers(&sizes)?);
     let new: u64 = sizes.iter().sum::<u64>() * NEW_PERCENT / 100;
     let kept: Vec<u64> = sizes.iter().map(|size| size * (100 - NEW_PERCENT) / 100).collect();
     let shared = maker.layers(&kept)?;
     let mut version = |tag| -> Result<Image> {
         let own = maker.layers(&[new])?;
-        Ok(Image::made(tag, shared.iter().cloned().chain(own).collect()))
+        Ok(Image::new(tag, shared.iter().cloned().chain(own).collect()))
     };
     Ok(Images { cold, rolling: Some((version("old")?, version("new")?)) })
 }

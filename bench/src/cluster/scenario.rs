@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use shoal_proto::Digest;
 
-use super::image::Image;
-use super::net::Plan;
+use crate::rig::image::Image;
+use crate::rig::net::Plan;
 
 /// One way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,21 +1,17 @@
 //! Shoal itself: a scheduler and a daemon per node, processes of the running program.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::net::{Host, Network};
-use super::process::Process;
-use super::registry;
 use super::usage::{anonymous_memory, cpu_seconds};
+use crate::rig::members::{Members, joined};
+use crate::rig::net::Network;
+use crate::rig::process::Process;
 
-/// What a node's client asks.
-pub(super) const MIRROR: &str = "http://127.0.0.1:5100";
-const SCHEDULER_PORT: u16 = 5101;
 /// Between two looks at the memory of all processes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -37,24 +33,14 @@ pub(super) struct Memory {
 impl Shoal {
     /// Starts all of it with empty stores in `folder`; `zones` tells whether daemons know where they stand.
     pub(super) async fn start(network: &Network, folder: &Path, zones: bool) -> Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let secret = folder.join("cluster.secret");
-        let made = Command::new(&program)
-            .args(["cluster", "init", "--secret-file"])
-            .arg(&secret)
-            .output()
-            .context("cannot make a cluster's secret")?;
-        ensure!(made.status.success(), "cluster init: {}", String::from_utf8_lossy(&made.stderr));
-        let starter = Starter { network, folder, program, secret };
-        let mut scheduler = starter.start(Host::Scheduler, "scheduler", "")?;
-        scheduler.answers("http://127.0.0.1:5102/readyz", |_| true).await?;
-        let mut daemons = Vec::new();
-        for node in 0..network.plan().nodes {
-            daemons.push(starter.daemon(node, zones)?);
-        }
+        let members = Members::new(network, folder)?;
+        let scheduler = members.scheduler().await?;
+        let plan = network.plan();
+        let zone = |node| if zones { format!("zone-{}", plan.zone(node)) } else { String::new() };
+        let mut daemons: Vec<Process> =
+            (0..plan.nodes).map(|node| members.daemon(node, &zone(node))).collect::<Result<_>>()?;
         for daemon in &mut daemons {
-            daemon.answers("http://127.0.0.1:5105/status", has_scheduler).await?;
+            joined(daemon).await?;
         }
         Ok(Self { scheduler, daemons })
     }
@@ -104,44 +90,4 @@ impl PeakMemory {
         let _ = self.stop.send(());
         Ok(self.watching.await?)
     }
-}
-
-struct Starter<'a> {
-    network: &'a Network,
-    folder: &'a Path,
-    program: PathBuf,
-    secret: PathBuf,
-}
-
-impl Starter<'_> {
-    fn daemon(&self, node: usize, zones: bool) -> Result<Process> {
-        let host = Host::Node(node);
-        let zone = if zones { format!("zone-{}", self.network.plan().zone(node)) } else { String::new() };
-        let config = format!(
-            "[node]\ndata_dir = \"{}\"\nzone = \"{zone}\"\n\
-             [mirror]\ndefault_registry = \"bench.test\"\n\
-             [mirror.registries.\"bench.test\"]\nurl = \"{}\"\n\
-             [scheduler]\nurls = [\"https://{}:{SCHEDULER_PORT}\"]\n",
-            self.folder.join(host.name()).display(),
-            registry::url(Host::Origin),
-            Host::Scheduler.address(),
-        );
-        self.start(host, "daemon", &config)
-    }
-
-    fn start(&self, host: Host, role: &str, config: &str) -> Result<Process> {
-        let name = host.name();
-        let path = self.folder.join(format!("{name}.toml"));
-        std::fs::write(&path, format!("{config}[cluster]\nsecret_file = \"{}\"\n", self.secret.display()))?;
-        let config = path.to_str().context("the folder's name is not UTF-8")?;
-        let log = self.folder.join(format!("{name}.log"));
-        let arguments = [role, "--config", config];
-        Process::start(&name, &self.network.namespace(host), &self.program, &arguments, &log)
-    }
-}
-
-/// Whether this status of a node tells of a session with the scheduler.
-fn has_scheduler(status: &str) -> bool {
-    let status: Option<serde_json::Value> = serde_json::from_str(status).ok();
-    status.is_some_and(|status| status.get("scheduler") == Some(&true.into()))
 }

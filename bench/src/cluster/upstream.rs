@@ -21,10 +21,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::image::{Content, Descriptor, Image, MANIFEST_TYPES};
-use super::net::{Host, Network, inside};
-use super::registry::{PORT, Sent};
 use crate::UsageError;
+use crate::rig::image::{Content, Descriptor, Image, MANIFEST_TYPES};
+use crate::rig::net::{Host, Network, inside};
+use crate::rig::registry::{PORT, Sent};
 
 const INDEX_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json";

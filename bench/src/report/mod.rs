@@ -7,4 +7,4 @@ mod output;
 mod table;
 
 pub use model::{Kind, Mode, Report, Sample};
-pub use output::{Output, OutputArguments};
+pub use output::{Files, Output, OutputArguments};

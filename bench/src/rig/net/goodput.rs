@@ -9,10 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::super::rate::Rate;
 use super::inside::inside;
 use super::network::Network;
 use super::plan::{Host, Plan};
+use crate::rig::rate::Rate;
 
 const PORT: u16 = 7000;
 /// The burst, and a connection that has not found its speed yet, are over by then.

@@ -9,9 +9,9 @@ mod names;
 mod network;
 mod plan;
 
-pub(super) use counters::{Counters, Watch};
-pub(super) use goodput::{Goodput, measure};
-pub(super) use inside::inside;
-pub(super) use names::{RunName, remove_leftovers};
-pub(super) use network::Network;
-pub(super) use plan::{Host, MAX_NODES, MAX_ZONES, Plan};
+pub(crate) use counters::{Counters, Watch};
+pub(crate) use goodput::{Goodput, measure};
+pub(crate) use inside::inside;
+pub(crate) use names::{RunName, remove_leftovers};
+pub(crate) use network::Network;
+pub(crate) use plan::{Host, MAX_NODES, MAX_ZONES, Plan};

@@ -15,7 +15,7 @@ const PARALLEL: usize = 3;
 
 /// What one client is to pull, and when.
 #[derive(Clone, Debug)]
-pub(super) struct Pull {
+pub(crate) struct Pull {
     /// Of the mirror or registry, as the client sees it.
     pub url: String,
     pub repository: String,
@@ -27,7 +27,7 @@ pub(super) struct Pull {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pulled {
+pub(crate) struct Pulled {
     /// When the first byte of a layer came.
     pub first_byte: Instant,
     pub finished: Instant,
@@ -36,7 +36,7 @@ pub(super) struct Pulled {
 }
 
 impl Pull {
-    pub(super) async fn run(self) -> Result<Pulled> {
+    pub(crate) async fn run(self) -> Result<Pulled> {
         let client = Client::builder().no_proxy().build()?;
         tokio::time::sleep_until(self.start.into()).await;
         let head = self.send(&client, Method::HEAD, "manifests", &self.reference).await?;

@@ -8,26 +8,26 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 const REDRAW: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bars: MultiProgress,
 }
 
 impl Progress {
-    pub(super) fn on_terminal() -> Self {
+    pub(crate) fn on_terminal() -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Self { bars: MultiProgress::with_draw_target(target) }
     }
 
     /// A step whose length nobody knows; it is gone once finished.
-    pub(super) fn step(&self, text: String) -> ProgressBar {
+    pub(crate) fn step(&self, text: String) -> ProgressBar {
         let bar = self.bars.add(ProgressBar::new_spinner()).with_message(text);
         bar.enable_steady_tick(REDRAW);
         bar
     }
 
     /// A mode in which all nodes together will receive so many bytes.
-    pub(super) fn mode(&self, name: &str, bytes: u64) -> ProgressBar {
+    pub(crate) fn mode(&self, name: &str, bytes: u64) -> ProgressBar {
         let style = ProgressStyle::with_template(
             "{prefix:<16} {bar:32} {bytes:>11} / {total_bytes:<11} {elapsed:>4} {msg}",
         );

@@ -10,21 +10,21 @@ const BOUNDS: std::ops::RangeInclusive<u64> = 1_000_000..=100_000_000_000;
 
 /// Bits per second on the wire, Ethernet framing included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rate(u64);
+pub(crate) struct Rate(u64);
 
 const UNITS: [(&str, f64); 3] = [("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)];
 
 impl Rate {
-    pub(super) fn bits_per_second(self) -> u64 {
+    pub(crate) fn bits_per_second(self) -> u64 {
         self.0
     }
 
-    pub(super) fn bytes_per_second(self) -> f64 {
+    pub(crate) fn bytes_per_second(self) -> f64 {
         self.0 as f64 / 8.0
     }
 
     /// The rate of so many links together.
-    pub(super) fn times(self, links: usize) -> Self {
+    pub(crate) fn times(self, links: usize) -> Self {
         Self(self.0.saturating_mul(links as u64))
     }
 }

@@ -10,11 +10,11 @@ use super::image::{Blob, Content, Image};
 use super::net::{Host, Network, inside};
 use super::process::Process;
 
-pub(super) const PORT: u16 = 5000;
+pub(crate) const PORT: u16 = 5000;
 
 /// What an origin sent, by its own access log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sent {
+pub(crate) struct Sent {
     /// Bytes of manifests and blobs.
     pub bytes: u64,
     /// GETs of manifests and blobs that it answered.
@@ -23,19 +23,19 @@ pub(super) struct Sent {
 
 /// A running docker-registry.
 #[derive(Debug)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     process: Process,
     log: PathBuf,
 }
 
 /// Where a host's registry is.
-pub(super) fn url(host: Host) -> String {
+pub(crate) fn url(host: Host) -> String {
     format!("http://{}:{PORT}", host.address())
 }
 
 impl Registry {
     /// Starts it on `host`, with its data in `folder`. As a cache it fronts the registry at `remote`.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         network: &Network,
         host: Host,
         folder: &Path,
@@ -60,7 +60,7 @@ impl Registry {
     }
 
     /// Ends it, so that what it still sends is cut off and logged, and adds up what it sent since it was started.
-    pub(super) async fn stop(mut self) -> Result<Sent> {
+    pub(crate) async fn stop(mut self) -> Result<Sent> {
         self.process.stop().await?;
         let log = std::fs::read_to_string(&self.log).context("read the origin's access log")?;
         Ok(sent(&log))
@@ -86,7 +86,7 @@ fn content_bytes(line: &str) -> Option<u64> {
 }
 
 /// Puts images into the origin, from within its own namespace.
-pub(super) async fn push(network: &Network, images: Vec<Image>) -> Result<()> {
+pub(crate) async fn push(network: &Network, images: Vec<Image>) -> Result<()> {
     let work = move || async move {
         let client = Client::builder().no_proxy().build()?;
         for image in &images {
