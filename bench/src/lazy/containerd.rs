@@ -11,6 +11,7 @@ use shoal_proto::Digest;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Child;
 
+use super::layout::Program;
 use super::node::Node;
 use crate::rig::members::REGISTRY;
 use crate::rig::process::Process;
@@ -108,6 +109,23 @@ impl<'a> Containerd<'a> {
         let mut ctr = self.ctr();
         ctr.args(["run", "--rm", "--net-host", "--snapshotter", self.snapshotter.name(), image, id]);
         first_line(ctr, id).await
+    }
+
+    /// A command that runs a program in a container on a folder.
+    pub(super) fn unpacked(&self, root: &Path, id: &str, program: &Program) -> Result<Command> {
+        let mut ctr = self.ctr();
+        ctr.args(["run", "--rm", "--net-host", "--rootfs"]);
+        for variable in program.env.iter().flatten() {
+            ctr.args(["--env", variable]);
+        }
+        if !program.user.is_empty() {
+            ctr.args(["--user", &program.user]);
+        }
+        let words: Vec<&String> =
+            program.entrypoint.iter().flatten().chain(program.cmd.iter().flatten()).collect();
+        ensure!(!words.is_empty(), "the image's configuration names no program");
+        ctr.arg(root).arg(id).args(words);
+        Ok(ctr)
     }
 
     /// Kills a container, and returns when nothing of it is left.

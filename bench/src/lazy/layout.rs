@@ -14,6 +14,28 @@ struct Index {
     manifests: Vec<Descriptor>,
 }
 
+/// What a container of an image runs, and its layers, as its configuration says.
+#[derive(Clone, Debug, Deserialize)]
+struct Configuration {
+    #[serde(default)]
+    config: Program,
+    rootfs: RootFs,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct RootFs {
+    diff_ids: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Program {
+    pub entrypoint: Option<Vec<String>>,
+    pub cmd: Option<Vec<String>>,
+    pub env: Option<Vec<String>>,
+    pub user: String,
+}
+
 /// Where a layout keeps a blob.
 pub(super) fn blob(folder: &Path, digest: &Digest) -> PathBuf {
     folder.join("blobs").join(digest.algorithm().name()).join(digest.hex())
@@ -55,19 +77,19 @@ pub(super) fn write(folder: &Path, image: &Image) -> Result<()> {
     Ok(std::fs::write(folder.join("index.json"), index.to_string())?)
 }
 
+fn configuration(image: &Image) -> Result<Configuration> {
+    serde_json::from_str(&image.config.text()?)
+        .with_context(|| format!("the configuration of {}", image.reference))
+}
+
+/// What a container of the image runs.
+pub(super) fn program(image: &Image) -> Result<Program> {
+    Ok(configuration(image)?.config)
+}
+
 /// The name under which containerd keeps an image's top layer.
 pub(super) fn chain_id(image: &Image) -> Result<Digest> {
-    #[derive(Deserialize)]
-    struct Configuration {
-        rootfs: RootFs,
-    }
-    #[derive(Deserialize)]
-    struct RootFs {
-        diff_ids: Vec<String>,
-    }
-    let configuration: Configuration = serde_json::from_str(&image.config.text()?)
-        .with_context(|| format!("the configuration of {}", image.reference))?;
-    let chain = configuration.rootfs.diff_ids.into_iter();
+    let chain = configuration(image)?.rootfs.diff_ids.into_iter();
     let top = chain.reduce(|below, diff_id| digest(format!("{below} {diff_id}").as_bytes()).to_string());
     Ok(top.context("the configuration names no layers")?.parse()?)
 }

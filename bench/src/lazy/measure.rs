@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::containerd::{Containerd, Snapshotter};
+use super::identity::{Tree, tree};
+use super::layers::{Layers, Spans};
 use super::layout;
+use super::native::touched;
 use super::node::{MEASURED, Node};
 use super::reader::read_all;
 use crate::rig::folder::Folder;
@@ -61,6 +64,22 @@ pub(super) struct Start {
     pub warm_s: Option<f64>,
 }
 
+/// What is looked at beside, once for each image.
+#[derive(Debug, Default)]
+pub(super) struct Inspection {
+    /// The image as containerd unpacked it, and as it was shown lazily.
+    pub unpacked: Option<Tree>,
+    pub shown: Option<Tree>,
+    /// What a container touched until it was useful.
+    pub touched: Option<Spans>,
+}
+
+/// An image, and what is known of it.
+pub(super) struct Subject {
+    pub image: Image,
+    pub layers: Layers,
+}
+
 /// What all starts of a link share.
 #[derive(Debug)]
 pub(super) struct Bench<'a> {
@@ -77,13 +96,24 @@ struct Cast {
 }
 
 impl Bench<'_> {
-    pub(super) async fn start(&self, image: &Image, way: Way) -> Result<Start> {
-        let measured = tokio::time::timeout(PATIENCE, self.measure(image, way));
+    pub(super) async fn start(
+        &self,
+        subject: &Subject,
+        way: Way,
+        inspection: Option<&mut Inspection>,
+    ) -> Result<Start> {
+        let measured = tokio::time::timeout(PATIENCE, self.measure(subject, way, inspection));
         let measured = measured.await.context("it takes too long").and_then(|measured| measured);
-        measured.with_context(|| format!("{}, {}", image.reference, way.text()))
+        measured.with_context(|| format!("{}, {}", subject.image.reference, way.text()))
     }
 
-    async fn measure(&self, image: &Image, way: Way) -> Result<Start> {
+    async fn measure(
+        &self,
+        subject: &Subject,
+        way: Way,
+        inspection: Option<&mut Inspection>,
+    ) -> Result<Start> {
+        let image = &subject.image;
         let folder = Folder::make(self.folder.join("measured"))?;
         let _data = Folder::make(self.members.data(MEASURED))?;
         let cast = self.cast(way, folder.path()).await?;
@@ -99,19 +129,24 @@ impl Bench<'_> {
         self.make_cold(&containerd, &cast, folder.path()).await?;
 
         let reference = format!("{REGISTRY}/{}:{}", image.repository, image.reference);
-        let link_before = self.link_bytes()?;
+        let link_before = self.node.received()?;
         let start = Instant::now();
         containerd.pull(&reference).await?;
         let container = containerd.run(&reference, "first").await?;
-        let link_bytes = self.link_bytes()? - link_before;
+        let link_bytes = self.node.received()? - link_before;
         let range_bytes = match cast.daemon {
             Some(_) => range_bytes(self.node).await?,
             None => 0,
         };
         let ready_s = container.ready.duration_since(start).as_secs_f64();
         let mut read_s = None;
+        let view = folder.path().join("view");
         if way != Way::LazyWithoutFill {
-            read_s = Some(self.read_all(&containerd, image, folder.path(), start).await?);
+            containerd.mount(&layout::chain_id(image)?, &view).await?;
+            let root = self.node.seen(&view)?;
+            let bytes = apart(move |stop| read_all(&root, stop)).await?;
+            read_s = Some(start.elapsed().as_secs_f64());
+            ensure!(bytes > 0, "the image is empty");
         }
         containerd.kill(container).await?;
         let mut warm_s = None;
@@ -120,6 +155,12 @@ impl Bench<'_> {
             let container = containerd.run(&reference, "second").await?;
             warm_s = Some(container.ready.duration_since(start).as_secs_f64());
             containerd.kill(container).await?;
+        }
+        if read_s.is_some() {
+            if let Some(inspection) = inspection {
+                self.inspect(subject, way, &containerd, &view, inspection).await?;
+            }
+            containerd.unmount(&view).await?;
         }
         containerd.stop().await?;
         cast.stop().await?;
@@ -175,27 +216,28 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Reads every file of the image; seconds from `start` until all is read.
-    async fn read_all(
+    /// Looks at what is mounted at `view`.
+    async fn inspect(
         &self,
+        subject: &Subject,
+        way: Way,
         containerd: &Containerd<'_>,
-        image: &Image,
-        folder: &Path,
-        start: Instant,
-    ) -> Result<f64> {
-        let at = folder.join("view");
-        containerd.mount(&layout::chain_id(image)?, &at).await?;
-        let root = self.node.seen(&at)?;
-        let bytes = apart(move |stop| read_all(&root, stop)).await?;
-        let seconds = start.elapsed().as_secs_f64();
-        ensure!(bytes > 0, "the image is empty");
-        containerd.unmount(&at).await?;
-        Ok(seconds)
-    }
-
-    /// Bytes that the node's link has received.
-    fn link_bytes(&self) -> Result<u64> {
-        self.node.received()
+        view: &Path,
+        inspection: &mut Inspection,
+    ) -> Result<()> {
+        let root = self.node.seen(view)?;
+        match way {
+            Way::Registry => {
+                inspection.unpacked = Some(apart(move |stop| tree(&root, stop)).await?);
+                let program = layout::program(&subject.image)?;
+                let (node, folder) = (self.node, view.with_file_name("inspection"));
+                let touched = touched(node, containerd, view, &folder, &program, &subject.layers);
+                inspection.touched = Some(touched.await?);
+            }
+            Way::Lazy => inspection.shown = Some(apart(move |stop| tree(&root, stop)).await?),
+            Way::Mirror | Way::LazyWithoutFill => {}
+        }
+        Ok(())
     }
 }
 

@@ -3,9 +3,14 @@
 
 mod arguments;
 mod containerd;
+mod identity;
+mod layers;
 mod layout;
 mod measure;
+mod native;
 mod node;
+mod page;
+mod page_cache;
 mod prepare;
 mod reader;
 mod recipe;

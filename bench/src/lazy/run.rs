@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::arguments::LazyArguments;
+use super::identity::differences;
+use super::layers::Layers;
 use super::layout;
-use super::measure::{Bench, Start, Way, metric};
+use super::measure::{Bench, Inspection, Start, Subject, Way, apart, metric};
 use super::node::{HOLDER, MEASURED, Node};
 use super::prepare::Kept;
-use super::report::{FullRead, LazyReport, LazyResult, Readiness};
+use super::report::{FullRead, LazyReport, LazyResult, Readiness, aims};
 use crate::rig::client::Pull;
 use crate::rig::folder::Folder;
 use crate::rig::image::Image;
@@ -37,18 +39,18 @@ pub fn run(arguments: &LazyArguments) -> Result<LazyReport> {
 async fn measure(arguments: &LazyArguments) -> Result<LazyReport> {
     let progress = Progress::on_terminal();
     remove_leftovers()?;
-    let images = images(arguments, &progress).await?;
+    let subjects = subjects(arguments, &progress).await?;
     let name = RunName::new();
     let folder = Folder::make(name.folder())?;
     let mut results = Vec::new();
     for link in &arguments.links {
-        results.extend(over(*link, arguments, &images, &name, &folder, &progress).await?);
+        results.extend(over(*link, arguments, &subjects, &name, &folder, &progress).await?);
     }
     let mut settings = vec![
         ("rounds".to_owned(), arguments.rounds.to_string()),
         ("processors".to_owned(), std::thread::available_parallelism().map_or(1, usize::from).to_string()),
     ];
-    settings.extend(arguments.links.iter().zip(results.chunks(images.len())).filter_map(
+    settings.extend(arguments.links.iter().zip(results.chunks(subjects.len())).filter_map(
         |(link, results)| {
             let goodput = results.first()?.goodput * 8.0 / 1e6;
             Some((format!("link of {link}"), format!("{goodput:.1} Mbit/s of content")))
@@ -57,7 +59,18 @@ async fn measure(arguments: &LazyArguments) -> Result<LazyReport> {
     Ok(LazyReport { command: String::new(), settings, notes: Vec::new(), results })
 }
 
-/// The images, made if need be.
+/// The images, made if need be, and their indexes.
+async fn subjects(arguments: &LazyArguments, progress: &Progress) -> Result<Vec<Subject>> {
+    let images = images(arguments, progress).await?;
+    let step = progress.step("making the layers' indexes".to_owned());
+    let subjects = apart(move |_| {
+        images.into_iter().map(|image| Ok(Subject { layers: Layers::of(&image)?, image })).collect()
+    });
+    let subjects = subjects.await;
+    step.finish_and_clear();
+    subjects
+}
+
 async fn images(arguments: &LazyArguments, progress: &Progress) -> Result<Vec<Image>> {
     if !arguments.image.is_empty() {
         let own = arguments.image.iter().enumerate();
@@ -77,7 +90,7 @@ async fn images(arguments: &LazyArguments, progress: &Progress) -> Result<Vec<Im
 async fn over(
     link: Rate,
     arguments: &LazyArguments,
-    images: &[Image],
+    subjects: &[Subject],
     name: &RunName,
     folder: &Folder,
     progress: &Progress,
@@ -90,35 +103,37 @@ async fn over(
     let goodput = net::measure(&network).await?;
     let origin = Registry::start(&network, Host::Origin, &folder.path().join("origin"), None).await?;
     step.set_message(format!("{link}: pushing the images"));
-    registry::push(&network, images.to_vec()).await?;
+    let images: Vec<Image> = subjects.iter().map(|subject| subject.image.clone()).collect();
+    registry::push(&network, images.clone()).await?;
     let members = Members::new(&network, folder.path())?;
     let scheduler = members.scheduler().await?;
     let mut holder = members.daemon(HOLDER, "")?;
     joined(&mut holder).await?;
     step.set_message(format!("{link}: letting a node see the images"));
     network.unshape()?;
-    see(&network, images, &holder).await?;
+    see(&network, &images, &holder).await?;
     network.shape()?;
     let node = Node::make(&network, &folder.path().join("node")).await?;
 
     let bench = Bench { members: &members, node: &node, folder: folder.path() };
-    let mut starts: Vec<Vec<(Way, Start)>> = vec![Vec::new(); images.len()];
+    let mut found: Vec<(Vec<(Way, Start)>, Inspection)> = Vec::new();
+    found.resize_with(subjects.len(), Default::default);
     for round in 1..=arguments.rounds {
-        for (image, starts) in images.iter().zip(&mut starts) {
+        for (subject, (starts, inspection)) in subjects.iter().zip(&mut found) {
             for way in WAYS {
-                let tag = &image.reference;
-                step.set_message(format!(
-                    "{link}, round {round} of {}: {tag}, {}",
-                    arguments.rounds,
-                    way.text()
-                ));
-                starts.push((way, bench.start(image, way).await?));
+                let (tag, rounds) = (&subject.image.reference, arguments.rounds);
+                step.set_message(format!("{link}, round {round} of {rounds}: {tag}, {}", way.text()));
+                let inspection = (round == 1).then_some(&mut *inspection);
+                starts.push((way, bench.start(subject, way, inspection).await?));
             }
         }
     }
     step.finish_and_clear();
     drop((node, holder, scheduler, origin));
-    Ok(images.iter().zip(starts).map(|(image, starts)| result(image, link, goodput.link, &starts)).collect())
+    let found = subjects.iter().zip(&found);
+    found
+        .map(|(subject, (starts, inspection))| result(subject, link, goodput.link, starts, inspection))
+        .collect()
 }
 
 /// Lets the node that holds them pull all images, and waits until it has their indexes.
@@ -155,7 +170,13 @@ async fn see(network: &Network, images: &[Image], holder: &Process) -> Result<()
     }
 }
 
-fn result(image: &Image, link: Rate, goodput: f64, starts: &[(Way, Start)]) -> LazyResult {
+fn result(
+    subject: &Subject,
+    link: Rate,
+    goodput: f64,
+    starts: &[(Way, Start)],
+    inspection: &Inspection,
+) -> Result<LazyResult> {
     let middle = |way: Way, figure: fn(&Start) -> Option<f64>| {
         let of_way = starts.iter().filter(|(other, _)| *other == way);
         median(of_way.filter_map(|(_, start)| figure(start)).collect())
@@ -164,21 +185,35 @@ fn result(image: &Image, link: Rate, goodput: f64, starts: &[(Way, Start)]) -> L
     let read = |way| middle(way, |start| start.read_s);
     #[allow(clippy::cast_possible_truncation, reason = "the middle of two counts")]
     let bytes = |figure| middle(Way::LazyWithoutFill, figure) as u64;
-    LazyResult {
-        image: image.reference.clone(),
+    let Inspection { unpacked: Some(unpacked), shown: Some(shown), touched: Some(touched) } = inspection
+    else {
+        bail!("{} was not looked at", subject.image.reference);
+    };
+    let cost = subject.layers.cost(touched)?;
+    let warm = middle(Way::Registry, |start| start.warm_s);
+    let mut result = LazyResult {
+        image: subject.image.reference.clone(),
         link: link.to_string(),
         goodput,
-        layer_bytes: image.layers.iter().map(|layer| layer.size).sum(),
+        layer_bytes: subject.image.layers.iter().map(|layer| layer.size).sum(),
+        index_bytes: subject.layers.index_bytes(),
         readiness_s: Readiness {
             a: ready(Way::Registry),
             b: ready(Way::Mirror),
             c: ready(Way::Lazy),
-            d: middle(Way::Registry, |start| start.warm_s),
+            d: warm,
         },
+        readiness_limit_s: 1.5 * warm + 0.5 + cost.bytes as f64 / goodput + cost.inflate_s,
         bytes_before_ready: bytes(|start| Some(start.range_bytes as f64)),
         link_bytes_before_ready: bytes(|start| Some(start.link_bytes as f64)),
+        bytes_touched: cost.bytes,
+        inflate_touched_s: cost.inflate_s,
         full_read_s: FullRead { a: read(Way::Registry), b: read(Way::Mirror), c: read(Way::Lazy) },
-    }
+        differences: differences(shown, unpacked, |folder| subject.layers.only_implied(folder)),
+        aims: Vec::new(),
+    };
+    result.aims = aims(&result, link);
+    Ok(result)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

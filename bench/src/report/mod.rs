@@ -1,7 +1,7 @@
 //! What a run of either benchmark found: a table, JSON, one HTML page, and a comparison with an earlier run.
 
 mod compare;
-mod html;
+pub(crate) mod html;
 mod model;
 mod output;
 mod table;

@@ -75,6 +75,13 @@ pub(crate) struct Descriptor {
 }
 
 impl Blob {
+    pub(crate) fn file(&self) -> Result<&Path> {
+        match &self.content {
+            Content::File(file) => Ok(file),
+            Content::Text(_) | Content::Origin => bail!("{} is in no file", self.digest),
+        }
+    }
+
     pub(crate) fn text(&self) -> Result<String> {
         match &self.content {
             Content::Text(text) => Ok(text.clone()),

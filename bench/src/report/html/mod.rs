@@ -9,3 +9,5 @@ mod text;
 mod traffic;
 
 pub(super) use page::page;
+pub(crate) use page::{notes, section, settings, shell};
+pub(crate) use text::{escape, seconds, size};

@@ -39,15 +39,20 @@ pub(in crate::report) fn page(report: &Report, changes: &[Change]) -> String {
             &traffic::figures(&report.modes),
         ),
         section("All figures", "", &figures::table(&report.modes)),
-        section("What was measured", "", &settings(report)),
+        section("What was measured", "", &settings(&report.settings, &report.command)),
         READING.to_owned(),
     ];
+    shell(kind, &headline, &tiles, &sections.concat())
+}
+
+/// A page around its sections.
+pub(crate) fn shell(kind: &str, headline: &str, tiles: &str, sections: &str) -> String {
     format!(
         "<!doctype html><html lang=en><head><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width, initial-scale=1\">\
          <meta name=color-scheme content=\"light dark\"><title>Shoal: {kind}</title><style>{STYLE}</style></head>\
-         <body><main><header><p class=kind>Shoal · {kind}</p><h1>{headline}</h1>{tiles}</header>{}</main></body></html>\n",
-        sections.concat()
+         <body><main><header><p class=kind>Shoal · {kind}</p><h1>{headline}</h1>{tiles}</header>{sections}</main>\
+         </body></html>\n"
     )
 }
 
@@ -89,7 +94,7 @@ fn tiles(mode: &Mode, modes: &[Mode]) -> String {
     format!("<ul class=tiles>{}</ul>", tiles.into_iter().map(tile).collect::<String>())
 }
 
-fn section(title: &str, text: &str, content: &str) -> String {
+pub(crate) fn section(title: &str, text: &str, content: &str) -> String {
     if content.is_empty() {
         return String::new();
     }
@@ -97,7 +102,7 @@ fn section(title: &str, text: &str, content: &str) -> String {
     format!("<section><h2>{title}</h2>{text}{content}</section>")
 }
 
-fn notes(notes: &[String]) -> String {
+pub(crate) fn notes(notes: &[String]) -> String {
     notes.iter().map(|note| format!("<p class=note><b>Note</b> {}</p>", escape(note))).collect()
 }
 
@@ -115,13 +120,13 @@ fn comparison(changes: &[Change]) -> String {
     section("Since the earlier run", "", &list)
 }
 
-fn settings(report: &Report) -> String {
+pub(crate) fn settings(settings: &[(String, String)], command: &str) -> String {
     let mut html = "<dl>".to_owned();
-    for (name, value) in &report.settings {
+    for (name, value) in settings {
         let _ = write!(html, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));
     }
-    if !report.command.is_empty() {
-        let _ = write!(html, "<dt>command</dt><dd><code>{}</code></dd>", escape(&report.command));
+    if !command.is_empty() {
+        let _ = write!(html, "<dt>command</dt><dd><code>{}</code></dd>", escape(command));
     }
     html + "</dl>"
 }

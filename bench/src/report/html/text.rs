@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 
 /// Text as HTML shows it unchanged; a mode's or a setting's name may come from a file.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -18,12 +18,12 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).to_string()
 }
 
 /// Seconds with as many places as one wants to read.
-pub(super) fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
         s if s < 0.1 => format!("{:.0} ms", s * 1000.0),
         s if s < 10.0 => format!("{s:.2} s"),
