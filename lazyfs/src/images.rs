@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, stream};
 use shoal_proto::Digest;
 
 use crate::chain::{PlacedLayer, TooMuchWork};
@@ -15,6 +16,9 @@ use crate::fs::{LazyFs, SlotNumber};
 use crate::source::LayerSource;
 use crate::span_cache::{CacheError, Layer, Patience, SpanCache};
 use table::{Place, SlotTable};
+
+/// Layers that are opened at once at the start: containers wait, and each costs reading, decoding and memory.
+const OPENED: usize = 8;
 
 /// Why an image's layers cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -111,22 +115,31 @@ impl Images {
         placed.map(|placed| placed.layer().clone()).filter(|layer| seen.insert(*layer.digest())).collect()
     }
 
-    async fn restore(&self, shown: Vec<(SlotNumber, Place)>) {
-        for (number, (parent, layer)) in shown {
-            let below = parent.map(|parent| self.fs.slot(parent));
-            // A parent that is not there: neither can be what lies over it.
-            let Ok(below) = below.map_or(Ok(None), |below| below.map(Some).ok_or(())) else { continue };
-            if !self.cache.holds(&layer) {
-                continue;
+    /// Side by side, but each after the one that it lies over. If that is not there, neither can be what lies over it.
+    async fn restore(&self, mut shown: Vec<(SlotNumber, Place)>) {
+        shown.retain(|(_, (_, layer))| self.cache.holds(layer));
+        while !shown.is_empty() {
+            let lies =
+                |(_, (parent, _)): &(_, Place)| parent.is_none_or(|parent| self.fs.slot(parent).is_some());
+            let (ready, rest): (Vec<_>, Vec<_>) = shown.into_iter().partition(lies);
+            if ready.is_empty() {
+                return;
             }
-            let placed = async {
-                let layer = self.cache.layer(&layer).await?;
-                blocking(|| place(below, layer)).await
-            };
-            match placed.await {
-                Ok(placed) => drop(self.fs.add(number, placed)),
-                Err(error) => tracing::warn!(%layer, %error, "a layer cannot be shown again"),
-            }
+            let all = stream::iter(ready);
+            all.for_each_concurrent(OPENED, |(number, place)| self.restore_one(number, place)).await;
+            shown = rest;
+        }
+    }
+
+    async fn restore_one(&self, number: SlotNumber, (parent, layer): Place) {
+        let below = parent.and_then(|parent| self.fs.slot(parent));
+        let placed = async {
+            let layer = self.cache.layer(&layer).await?;
+            blocking(|| place(below, layer)).await
+        };
+        match placed.await {
+            Ok(placed) => drop(self.fs.add(number, placed)),
+            Err(error) => tracing::warn!(%layer, %error, "a layer cannot be shown again"),
         }
     }
 }

@@ -75,7 +75,7 @@ pub trait LayerSource: fmt::Debug + Send + Sync + 'static {
         urgency: Urgency,
     ) -> BoxFuture<'a, Result<Bytes, SourceError>>;
 
-    /// The index of a layer names another DiffID than the layer's tar has. Who made it is not to be trusted. Called
+    /// The index of a layer names another DiffID or other files than the layer's tar has. Who made it is not to be trusted. Called
     /// once, when this was found; a source that trusts nobody's indexes but its own has nothing to do.
     fn revoke<'a>(&'a self, _layer: &'a Digest, _index: IndexId) -> BoxFuture<'a, ()> {
         async {}.boxed()

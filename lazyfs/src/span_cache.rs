@@ -5,8 +5,8 @@
 //! layers/sha256-…/head        the index without its windows, and which file it is of
 //! layers/sha256-…/tar         the uncompressed tar, sparse
 //! layers/sha256-…/spans       which spans of it are there
-//! layers/sha256-…/proved      the index whose DiffID the whole tar had
-//! layers/sha256-…/revoked     the index whose DiffID it had not
+//! layers/sha256-…/proved      the index that the whole tar proved right, DiffID and files
+//! layers/sha256-…/revoked     the one that it proved wrong
 //! ```
 //! A folder with a head mounts without anything from outside. Its time is when the layer was used last.
 

@@ -140,7 +140,6 @@ async fn failures_and_answers_that_make_no_sense_are_errors() {
     assert_eq!(first.await.unwrap(), Err(SourceError::Unavailable(layer())));
     for (kind, error) in [
         (FailureKind::Unavailable, SourceError::Unavailable(layer())),
-        (FailureKind::NoIndex, SourceError::NoIndex(layer())),
         (FailureKind::Refused, SourceError::Refused(layer())),
         (FailureKind::Invalid, SourceError::Refused(layer())),
     ] {

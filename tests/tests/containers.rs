@@ -270,9 +270,9 @@ async fn what_only_a_pull_secret_opens_is_shown_and_becomes_whole_at_once() {
     kubelet.pull(REFERENCE).await.unwrap_err();
     let secrets = [login.base64(), login.password.clone()];
     let secrets = secrets.each_ref().map(String::as_str);
-    assert_eq!(files_with(fs.folder(), &secrets), [PathBuf::new(); 0]);
+    assert_eq!(files_with(fs.folder(), &secrets), Vec::<PathBuf>::new());
     let node = cluster.node(1);
-    assert_eq!(files_with(node.data_dir(), &secrets), [PathBuf::new(); 0]);
+    assert_eq!(files_with(node.data_dir(), &secrets), Vec::<PathBuf>::new());
     assert!(secrets.iter().all(|secret| !node.output().contains(secret)));
     kubelet.stop().await;
     fs.stop().await;
@@ -290,7 +290,7 @@ async fn a_container_reads_on_when_what_serves_it_is_killed_and_its_daemon_too()
     let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
     kubelet.pull(REFERENCE).await.unwrap();
 
-    let mut reader = FileReader::start(&kubelet, REFERENCE, "reader");
+    let mut reader = FileReader::start(&kubelet, REFERENCE);
     for step in 0..4 {
         let path = format!("layer1/file{}", 4 + step);
         match step {
@@ -419,7 +419,7 @@ async fn with_systemd_to_keep_the_mount_a_container_outlasts_every_process_of_it
     let mut fs = ShoalFs::start_under_systemd(&cluster.node(1).lazy_socket(), &["--fill", "never"]).await;
     let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
     kubelet.pull(REFERENCE).await.unwrap();
-    let mut reader = FileReader::start(&kubelet, REFERENCE, "reader");
+    let mut reader = FileReader::start(&kubelet, REFERENCE);
     assert!(reader.sum("/layer1/file1").await.starts_with(&sha256(&content(&image, 1, "layer1/file1"))));
     fs.kill9().await;
     fs.start_again().await;

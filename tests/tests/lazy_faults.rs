@@ -107,9 +107,8 @@ async fn killed_at_random_points_under_load_nobody_sees_an_error() {
         })
         .collect();
     let mut containers = Vec::new();
-    for number in 0..2 {
-        let (mut container, files) =
-            (FileReader::start(&case.kubelet, REFERENCE, &format!("reader{number}")), files.clone());
+    for _ in 0..2 {
+        let (mut container, files) = (FileReader::start(&case.kubelet, REFERENCE), files.clone());
         containers.push(tokio::spawn(async move {
             for (path, content) in files.iter() {
                 let answer = container.sum(&format!("/{path}")).await;
@@ -145,7 +144,7 @@ async fn killed_at_random_points_under_load_nobody_sees_an_error() {
 async fn with_every_holder_gone_a_container_gets_an_error_in_time_and_reads_on_when_one_is_back() {
     let Some(mut case) = Case::start(None).await else { return };
     let files = case.image.files(LARGE);
-    let mut reader = FileReader::start(&case.kubelet, REFERENCE, "reader");
+    let mut reader = FileReader::start(&case.kubelet, REFERENCE);
     let (here, missing) = (&files[1], &files[3]);
     assert!(reader.sum(&format!("/{}", here.0)).await.starts_with(&sha256(&here.1)));
     case.cluster.node_mut(0).kill9().await;
@@ -172,7 +171,7 @@ async fn with_every_holder_gone_a_container_gets_an_error_in_time_and_reads_on_w
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_a_container_reads_all_of_a_larger_image() {
     let Some(case) = Case::start(Some(16 * MIB)).await else { return };
-    let mut reader = FileReader::start(&case.kubelet, REFERENCE, "reader");
+    let mut reader = FileReader::start(&case.kubelet, REFERENCE);
     for (path, content) in case.image.files(LARGE) {
         let answer = reader.sum(&format!("/{path}")).await;
         assert!(answer.starts_with(&sha256(&content)), "{answer}");

@@ -169,11 +169,18 @@ async fn what_containerd_shows_lazily_is_what_it_unpacks() {
     let mut fs = ShoalFs::start(&cluster.node(1).lazy_socket(), &["--fill", "never"]).await;
     let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
     kubelet.pull(REFERENCE).await.unwrap();
-    let at = case.at.to_str().unwrap();
-    eprintln!("{:?} {}", kubelet.snapshots().await, kubelet.ctr(["content", "ls"]).await.unwrap().text());
-    kubelet.ctr(["images", "mount", "--snapshotter", "shoal", REFERENCE, at]).await.unwrap();
+    // What it is called: OCI image specification, "Layer ChainID".
+    let diff_ids = case.tars.iter().map(|tar| format!("sha256:{}", digest(tar)));
+    let top = diff_ids.reduce(|below, own| format!("sha256:{}", digest(format!("{below} {own}").as_bytes())));
+    let snapshots = ["snapshots", "--snapshotter", "shoal"];
+    let ctr = |rest: &[&str]| {
+        kubelet.ctr(snapshots.iter().chain(rest).map(ToString::to_string).collect::<Vec<_>>())
+    };
+    ctr(&["view", "looked-at", &top.unwrap()]).await.unwrap();
+    let mount = ctr(&["mounts", case.at.to_str().unwrap(), "looked-at"]).await.unwrap().text();
+    assert!(Command::new("sh").args(["-c", &mount]).status().unwrap().success(), "{mount}");
     let got = seen(&case.at);
-    kubelet.ctr(["images", "unmount", at]).await.unwrap();
+    assert!(Command::new("umount").arg(&case.at).status().unwrap().success());
     assert_eq!(fs.folders(), 0, "no layer was unpacked");
     same(&got, want);
     kubelet.stop().await;

@@ -55,9 +55,12 @@ pub(crate) fn run(arguments: ImageArguments) -> anyhow::Result<ExitCode> {
     done
 }
 
-fn source(arguments: &ImageArguments) -> Arc<dyn LayerSource> {
+/// Where the layers come from, and the folder that they are in, if that is where.
+fn source(arguments: &ImageArguments) -> (Arc<dyn LayerSource>, Option<Arc<LayoutSource>>) {
     let (Some(socket), Some(image)) = (&arguments.socket, &arguments.image) else {
-        return Arc::new(LayoutSource::new(arguments.layout.as_deref().unwrap_or(Path::new("."))));
+        let folder = LayoutSource::new(arguments.layout.as_deref().unwrap_or(Path::new(".")));
+        let folder = Arc::new(folder);
+        return (folder.clone(), Some(folder));
     };
     let link = Link::open(socket);
     let authorization = std::env::var(AUTHORIZATION).ok().map(Authorization::new);
@@ -65,12 +68,16 @@ fn source(arguments: &ImageArguments) -> Arc<dyn LayerSource> {
         let (image, authorization) = (image.clone(), authorization.clone());
         link.serve(*layer, Served { image, index: *index, authorization, borrowed: false });
     }
-    Arc::new(link)
+    (Arc::new(link), None)
 }
 
 async fn serve(arguments: ImageArguments, device: Device) -> anyhow::Result<ExitCode> {
     let _told = outlast_signals()?;
-    let images = Images::open(&arguments.cache, source(&arguments), Patience::default()).await?;
+    let (source, folder) = source(&arguments);
+    let images = Images::open(&arguments.cache, source, Patience::default()).await?;
+    if let Some(folder) = folder {
+        folder.build(arguments.layers.iter().filter(|layer| !images.cache().holds(layer))).await;
+    }
     let slots = images.add(&arguments.layers).await?;
     let served = FuseMount::serve(images.fs().clone(), &device).context("cannot serve the mount")?;
     let names: Vec<_> = slots.iter().map(|slot| slot.0.to_string()).collect();

@@ -7,19 +7,18 @@ use std::io::Read as _;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Shared, join_all};
 use serde::Deserialize;
 use shoal_lazyfs::build::{DEFAULT_SPAN, IndexBuilder};
 use shoal_lazyfs::index::encode_head;
 use shoal_lazyfs::source::{LayerSource, SourceError, Urgency};
 use shoal_proto::Digest;
 use shoal_store::ContentHasher;
-use tokio::sync::OnceCell;
 
 /// As large as a manifest may be.
 const MAX_JSON: u64 = 8 << 20;
@@ -53,9 +52,13 @@ struct Manifest {
 /// A layout folder.
 pub(crate) struct LayoutSource {
     folder: PathBuf,
-    /// Index files of layers that were asked for.
-    indexes: std::sync::Mutex<HashMap<Digest, Arc<OnceCell<Bytes>>>>,
+    /// Index files of layers that were asked for, and those that are being built.
+    indexes: Mutex<HashMap<Digest, Building>>,
 }
+
+/// An index file that is built, once, for all who ask; nothing if it cannot be, which is logged. It is finished even if
+/// nobody waits any more: the next one who asks gets it.
+type Building = Shared<BoxFuture<'static, Option<Bytes>>>;
 
 impl fmt::Debug for LayoutSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,7 +68,7 @@ impl fmt::Debug for LayoutSource {
 
 impl LayoutSource {
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), indexes: std::sync::Mutex::default() }
+        Self { folder: folder.to_owned(), indexes: Mutex::default() }
     }
 
     /// The layers of an image for a platform, lowest first. Without a tag the folder must hold one image only.
@@ -107,17 +110,36 @@ impl LayoutSource {
         self.folder.join("blobs").join(digest.algorithm().name()).join(digest.hex())
     }
 
-    async fn index_file(&self, layer: &Digest) -> Result<Bytes, SourceError> {
-        let cell = {
-            let mut indexes = self.indexes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            indexes.entry(*layer).or_default().clone()
+    /// Builds the indexes of layers, however long that takes. Who asks for one waits no longer than for any bytes.
+    pub(crate) async fn build(&self, layers: impl Iterator<Item = &Digest>) {
+        join_all(layers.map(|layer| self.building(layer))).await;
+    }
+
+    fn indexes(&self) -> MutexGuard<'_, HashMap<Digest, Building>> {
+        self.indexes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn building(&self, layer: &Digest) -> Building {
+        let (path, layer) = (self.blob(layer), *layer);
+        let begin = || {
+            let task = tokio::task::spawn_blocking(move || build(&path, layer));
+            let built = async move {
+                let built = task.await.unwrap_or_else(|_| bail!("shutting down"));
+                built.inspect_err(|error| tracing::error!(%layer, "{error:#}")).ok()
+            };
+            built.boxed().shared()
         };
-        let built = cell.get_or_try_init(async || {
-            let (path, layer) = (self.blob(layer), *layer);
-            let built = tokio::task::spawn_blocking(move || build(&path, layer)).await?;
-            built.inspect_err(|error| tracing::error!(%layer, "{error:#}"))
-        });
-        built.await.cloned().map_err(|_: anyhow::Error| SourceError::NoIndex(*layer))
+        self.indexes().entry(layer).or_insert_with(begin).clone()
+    }
+
+    async fn index_file(&self, layer: &Digest) -> Result<Bytes, SourceError> {
+        let building = self.building(layer);
+        let built = building.clone().await;
+        if built.is_none() {
+            // The file may have been put right by the next time.
+            self.indexes().extract_if(|_, other| other.ptr_eq(&building)).for_each(drop);
+        }
+        built.ok_or(SourceError::NoIndex(*layer))
     }
 }
 
@@ -196,5 +218,35 @@ impl LayerSource for LayoutSource {
             })
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_index_that_takes_long_is_built_once_though_nobody_waited_for_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let tar = vec![0; 1024];
+        let mut hasher = ContentHasher::new(shoal_proto::Algorithm::Sha256);
+        hasher.update(&tar);
+        let layer = hasher.finish();
+        let source = LayoutSource::new(folder.path());
+        let (file, elsewhere) = (source.blob(&layer), folder.path().join("elsewhere"));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, &tar).unwrap();
+        assert!(source.index(&layer, 0..8, Urgency::Demand).now_or_never().is_none(), "it takes longer");
+        let begun = source.building(&layer);
+        begun.clone().await.unwrap();
+        // Whoever builds it again finds nothing.
+        std::fs::rename(&file, &elsewhere).unwrap();
+        assert_eq!(&*source.index(&layer, 0..8, Urgency::Demand).await.unwrap(), b"SHOALIX1");
+        assert!(source.building(&layer).ptr_eq(&begun));
+
+        let missing = Digest::sha256([1; 32]);
+        let error = source.index(&missing, 0..8, Urgency::Demand).await.unwrap_err();
+        assert_eq!(error, SourceError::NoIndex(missing));
+        assert!(!source.indexes().contains_key(&missing), "it is tried again");
     }
 }

@@ -29,8 +29,6 @@ pub enum LinkError {
     #[error("{0}")]
     Unavailable(String),
     #[error("{0}")]
-    NoIndex(String),
-    #[error("{0}")]
     Refused(String),
     #[error("the daemon gave an answer that makes no sense: {0}")]
     Answer(&'static str),
@@ -320,7 +318,6 @@ impl LayerSource for Link {
 fn about(layer: &Digest, error: &LinkError) -> SourceError {
     tracing::debug!(%layer, %error, "no bytes from the daemon");
     match error {
-        LinkError::NoIndex(_) => SourceError::NoIndex(*layer),
         LinkError::Refused(_) => SourceError::Refused(*layer),
         _ => SourceError::Unavailable(*layer),
     }
@@ -340,7 +337,6 @@ impl From<Failed> for LinkError {
     fn from(failed: Failed) -> Self {
         match failed.kind() {
             FailureKind::Unavailable => Self::Unavailable(failed.text),
-            FailureKind::NoIndex => Self::NoIndex(failed.text),
             FailureKind::Refused | FailureKind::Invalid => Self::Refused(failed.text),
         }
     }

@@ -48,7 +48,7 @@ pub struct Hello {
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Cancel {}
 
-/// A layer's tar is whole, and has another DiffID than the index says.
+/// A layer's tar is whole, and has another DiffID or other files than the index says.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Revoke {
     /// The layer's digest.
@@ -226,12 +226,10 @@ pub struct Failed {
 pub enum FailureKind {
     /// Nobody can serve it at present.
     Unavailable = 0,
-    /// The layer has no index, or none that may be trusted.
-    NoIndex = 1,
     /// Who asks may not have it, or there is no such thing.
-    Refused = 2,
+    Refused = 1,
     /// The request itself is wrong.
-    Invalid = 3,
+    Invalid = 2,
 }
 
 /// What a filesystem did since its process began, and what it shows now.

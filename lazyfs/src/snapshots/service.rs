@@ -72,7 +72,7 @@ impl Snapshots for Service {
 
     async fn stat(&self, request: Request<SnapshotKey>) -> Result<Response<OneInfo>, Status> {
         let name = request.into_inner().key;
-        let snapshot = self.0.stat(&name)?;
+        let snapshot = self.0.stat(&name).await?;
         Ok(Response::new(OneInfo { info: Some(info(name, snapshot)) }))
     }
 
@@ -89,7 +89,7 @@ impl Snapshots for Service {
     async fn list(&self, request: Request<ListSnapshots>) -> Result<Response<Self::ListStream>, Status> {
         let filters = Filters::parse(&request.into_inner().filters).map_err(SnapshotError::from)?;
         let found: Vec<_> =
-            self.0.list(&filters).into_iter().map(|(name, found)| info(name, found)).collect();
+            self.0.list(&filters).await.into_iter().map(|(name, found)| info(name, found)).collect();
         let pages: Vec<_> = found.chunks(LISTED).map(|page| Ok(Infos { info: page.to_vec() })).collect();
         Ok(Response::new(tokio_stream::iter(pages)))
     }

@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use shoal_proto::Digest;
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, MutexGuard, RwLock};
 
 use super::SnapshotError;
 use super::api::Mount;
@@ -36,6 +36,7 @@ pub struct Places {
 #[derive(Debug)]
 pub struct Snapshotter {
     places: Places,
+    /// Held while changes are synced: who waits for it gives its thread back meanwhile.
     rows: Mutex<Rows>,
     folders: Folders,
     lazy: LazyLayers,
@@ -64,7 +65,7 @@ impl Snapshotter {
     /// become whole on which containers run.
     pub async fn resume(&self) {
         let missing: Vec<_> = {
-            let rows = self.rows();
+            let rows = self.rows().await;
             let all = rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot));
             shown(all).filter(|layer| !self.lazy.is_shown(layer)).cloned().collect()
         };
@@ -73,12 +74,12 @@ impl Snapshotter {
                 tracing::warn!(slot = layer.slot().0, %error, "a layer cannot be shown again");
             }
         }
-        self.fill();
+        self.fill().await;
     }
 
     /// Lets layers become whole on which containers run, or which are to be whole in any case.
-    fn fill(&self) {
-        let rows = self.rows();
+    async fn fill(&self) {
+        let rows = self.rows().await;
         self.lazy.fill_eager(shown(rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot))));
         for (name, _) in rows.iter().filter(|(_, snapshot)| snapshot.kind() == Kind::Active) {
             self.lazy.used(shown(rows.chain(name)));
@@ -93,7 +94,7 @@ impl Snapshotter {
             tick.tick().await;
             let own = self.clone();
             let told = tokio::task::spawn_blocking(move || {
-                let rows = own.rows();
+                let rows = own.rows_blocking();
                 own.lazy.report(shown(rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot))));
             });
             if told.await.is_err() {
@@ -102,12 +103,12 @@ impl Snapshotter {
         }
     }
 
-    pub(super) fn stat(&self, name: &str) -> Result<Snapshot, SnapshotError> {
-        self.rows().get(name).cloned().ok_or_else(|| SnapshotError::NotFound(name.to_owned()))
+    pub(super) async fn stat(&self, name: &str) -> Result<Snapshot, SnapshotError> {
+        self.rows().await.get(name).cloned().ok_or_else(|| SnapshotError::NotFound(name.to_owned()))
     }
 
-    pub(super) fn list(&self, filters: &Filters) -> Vec<(String, Snapshot)> {
-        let rows = self.rows();
+    pub(super) async fn list(&self, filters: &Filters) -> Vec<(String, Snapshot)> {
+        let rows = self.rows().await;
         let matching = rows.iter().filter(|(name, snapshot)| filters.matches(name, snapshot));
         matching.map(|(name, snapshot)| (name.clone(), snapshot.clone())).collect()
     }
@@ -126,7 +127,7 @@ impl Snapshotter {
         }
         let mounts = self.create(Kind::Active, key, parent.clone(), labels).await?;
         if !is_layer {
-            self.lazy.used(shown(self.rows().chain(&parent)));
+            self.lazy.used(shown(self.rows().await.chain(&parent)));
         }
         Ok(mounts)
     }
@@ -141,12 +142,12 @@ impl Snapshotter {
     }
 
     pub(super) async fn mounts(&self, key: &str) -> Result<Vec<Mount>, SnapshotError> {
-        let snapshot = self.stat(key)?;
+        let snapshot = self.stat(key).await?;
         if snapshot.kind() == Kind::Committed {
             return Err(SnapshotError::NotActive(key.to_owned()));
         }
         self.show_missing(&snapshot.parent).await?;
-        Ok(self.mounts_of(&self.rows(), &snapshot))
+        Ok(self.mounts_of(&*self.rows().await, &snapshot))
     }
 
     pub(super) async fn commit(
@@ -157,7 +158,8 @@ impl Snapshotter {
     ) -> Result<(), SnapshotError> {
         let own = self.clone();
         blocking(move || {
-            let active = own.stat(&key)?;
+            let active = own.rows_blocking().get(&key).cloned();
+            let active = active.ok_or_else(|| SnapshotError::NotFound(key.clone()))?;
             if active.kind() != Kind::Active {
                 return Err(SnapshotError::NotActive(key));
             }
@@ -172,7 +174,7 @@ impl Snapshotter {
                 chain_id,
                 ..Snapshot::new(Kind::Committed, active.parent, labels)
             };
-            let mut rows = own.rows();
+            let mut rows = own.rows_blocking();
             if rows.get(&name).is_some() {
                 return Err(SnapshotError::Exists(name));
             }
@@ -188,7 +190,7 @@ impl Snapshotter {
     pub(super) async fn remove(self: &Arc<Self>, name: String) -> Result<(), SnapshotError> {
         let own = self.clone();
         blocking(move || {
-            let mut rows = own.rows();
+            let mut rows = own.rows_blocking();
             let found = rows.get(&name).ok_or_else(|| SnapshotError::NotFound(name.clone()))?;
             let id = found.layer.is_none().then_some(found.id);
             if rows.has_children(&name) {
@@ -210,7 +212,7 @@ impl Snapshotter {
     ) -> Result<Snapshot, SnapshotError> {
         let own = self.clone();
         blocking(move || {
-            let mut rows = own.rows();
+            let mut rows = own.rows_blocking();
             let mut snapshot =
                 rows.get(&name).cloned().ok_or_else(|| SnapshotError::NotFound(name.clone()))?;
             if fields.is_empty() {
@@ -236,7 +238,7 @@ impl Snapshotter {
 
     /// Without what lies below it.
     pub(super) async fn usage(self: &Arc<Self>, name: String) -> Result<Usage, SnapshotError> {
-        let snapshot = self.stat(&name)?;
+        let snapshot = self.stat(&name).await?;
         let own = self.clone();
         blocking(move || {
             Ok(match (&snapshot.layer, snapshot.kind()) {
@@ -253,19 +255,19 @@ impl Snapshotter {
         {
             let _no_takes = self.taking.write().await;
             let needed: Vec<_> = {
-                let rows = self.rows();
+                let rows = self.rows().await;
                 rows.iter().filter_map(|(_, row)| row.layer.clone()).flat_map(|layer| layer.layers).collect()
             };
             self.lazy.release(&needed).await;
         }
         // Those too that were filled together with what is gone.
-        self.fill();
+        self.fill().await;
         let own = self.clone();
         blocking(move || {
             let unknown = {
                 // Held, so that no folder is made whose row comes later; not while files are removed, for all of
                 // containerd's calls wait for it. Numbers are never used again.
-                let rows = own.rows();
+                let rows = own.rows_blocking();
                 let known: HashSet<u64> = rows.iter().map(|(_, snapshot)| snapshot.id).collect();
                 own.folders.unknown(&known)?
             };
@@ -274,21 +276,26 @@ impl Snapshotter {
         .await
     }
 
-    fn rows(&self) -> MutexGuard<'_, Rows> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().await
+    }
+
+    /// Outside of the runtime's own threads.
+    fn rows_blocking(&self) -> MutexGuard<'_, Rows> {
+        self.rows.blocking_lock()
     }
 
     /// Whether the layer that containerd is about to unpack is there, committed under its chain id.
     async fn take(self: &Arc<Self>, key: &str, parent: &str, labels: &Labels) -> Result<bool, SnapshotError> {
         let target = labels.get(TARGET).cloned().unwrap_or_default();
-        let below = match self.below(parent) {
+        let below = match self.below(parent).await {
             Ok(below) => below,
             Err(why) => {
                 tracing::debug!(key, %why, "a layer is left to containerd");
                 return Ok(false);
             }
         };
-        if let Some(found) = self.rows().get(&target) {
+        if let Some(found) = self.rows().await.get(&target) {
             return Ok(found.parent == parent && found.kind() == Kind::Committed);
         }
         let _no_cleanup = self.taking.read().await;
@@ -307,7 +314,7 @@ impl Snapshotter {
         };
         let own = self.clone();
         blocking(move || {
-            let mut rows = own.rows();
+            let mut rows = own.rows_blocking();
             // Somebody else may have been faster; or removed what lies below.
             if rows.get(&target).is_none() && has_place(&rows, &snapshot.parent) {
                 let id = rows.new_id();
@@ -319,11 +326,11 @@ impl Snapshotter {
     }
 
     /// The chain id of a parent.
-    fn below(&self, parent: &str) -> Result<Option<Digest>, super::lazy::Declined> {
+    async fn below(&self, parent: &str) -> Result<Option<Digest>, super::lazy::Declined> {
         if parent.is_empty() {
             return Ok(None);
         }
-        let chain = self.rows().get(parent).and_then(Snapshot::chain);
+        let chain = self.rows().await.get(parent).and_then(Snapshot::chain);
         chain.map(Some).ok_or(super::lazy::Declined::Below)
     }
 
@@ -337,7 +344,7 @@ impl Snapshotter {
         self.show_missing(&parent).await?;
         let own = self.clone();
         blocking(move || {
-            let mut rows = own.rows();
+            let mut rows = own.rows_blocking();
             if rows.get(&key).is_some() {
                 return Err(SnapshotError::Exists(key));
             }
@@ -388,8 +395,10 @@ impl Snapshotter {
 
     /// A layer that could not be shown after a restart may be found by now.
     async fn show_missing(&self, name: &str) -> Result<(), SnapshotError> {
-        let missing: Vec<_> =
-            shown(self.rows().chain(name)).filter(|layer| !self.lazy.is_shown(layer)).cloned().collect();
+        let missing: Vec<_> = shown(self.rows().await.chain(name))
+            .filter(|layer| !self.lazy.is_shown(layer))
+            .cloned()
+            .collect();
         for layer in missing {
             self.lazy.show(&layer).await.map_err(|error| {
                 tracing::warn!(slot = layer.slot().0, %error, "a layer cannot be shown");

@@ -45,9 +45,9 @@ async fn layer(snapshots: &Arc<Snapshotter>, name: &str, parent: &str) {
     snapshots.commit(name.into(), "extract".into(), BTreeMap::new()).await.unwrap();
 }
 
-fn names(snapshots: &Snapshotter, filter: &str) -> Vec<String> {
+async fn names(snapshots: &Snapshotter, filter: &str) -> Vec<String> {
     let filters: Vec<_> = (!filter.is_empty()).then(|| filter.to_owned()).into_iter().collect();
-    snapshots.list(&Filters::parse(&filters).unwrap()).into_iter().map(|(name, _)| name).collect()
+    snapshots.list(&Filters::parse(&filters).unwrap()).await.into_iter().map(|(name, _)| name).collect()
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn each_kind_is_mounted_in_its_way() {
     assert_eq!(one[0].options[0], "ro");
     let none = view("none", "").await.unwrap();
     assert!(Path::new(&none[0].source).is_dir() && none[0].options[0] == "ro");
-    assert_eq!(names(&snapshots, "kind==view"), ["both", "none", "one"]);
+    assert_eq!(names(&snapshots, "kind==view").await, ["both", "none", "one"]);
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn what_cannot_be_is_refused_as_containerd_expects() {
     assert_eq!(code(prepare(&snapshots, "", "low").await), Code::InvalidArgument);
     assert_eq!(code(snapshots.mounts("low").await), Code::FailedPrecondition);
     assert_eq!(code(snapshots.mounts("absent").await), Code::NotFound);
-    assert_eq!(code(snapshots.stat("absent")), Code::NotFound);
+    assert_eq!(code(snapshots.stat("absent").await), Code::NotFound);
     assert_eq!(code(snapshots.remove("low".into()).await), Code::FailedPrecondition);
     assert_eq!(code(snapshots.remove("absent".into()).await), Code::NotFound);
     let commit = |name: &str, key: &str| snapshots.commit(name.into(), key.into(), BTreeMap::new());
@@ -122,11 +122,11 @@ async fn labels_are_kept_and_changed() {
     };
     assert_eq!(update(&[("a", "3"), ("c.d", "4")], &["labels.a", "labels.c.d"]).await.len(), 3);
     assert_eq!(update(&[], &["labels.b"]).await, labels(&[("a", "3"), ("c.d", "4")]));
-    assert_eq!(names(&snapshots, "labels.\"c.d\"==4"), ["key"]);
+    assert_eq!(names(&snapshots, "labels.\"c.d\"==4").await, ["key"]);
     assert_eq!(update(&[("e", "5")], &[]).await, labels(&[("e", "5")]));
     snapshots.commit("name".into(), "key".into(), labels(&[("f", "6")])).await.unwrap();
-    assert_eq!(snapshots.stat("name").unwrap().labels, labels(&[("f", "6")]));
-    assert_eq!(names(&snapshots, ""), ["name"]);
+    assert_eq!(snapshots.stat("name").await.unwrap().labels, labels(&[("f", "6")]));
+    assert_eq!(names(&snapshots, "").await, ["name"]);
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn all_is_known_after_a_restart_and_what_a_crash_left_is_swept() {
     let mounts = prepare(&snapshots, "container", "low").await.unwrap();
     prepare(&snapshots, "gone", "low").await.unwrap();
     snapshots.remove("gone".into()).await.unwrap();
-    let stat = snapshots.stat("low").unwrap();
+    let stat = snapshots.stat("low").await.unwrap();
     drop(snapshots);
 
     // A folder whose row was not written, or is removed already.
@@ -160,7 +160,7 @@ async fn all_is_known_after_a_restart_and_what_a_crash_left_is_swept() {
     std::fs::create_dir_all(left.join("fs/some")).unwrap();
     let snapshots = open(&folder).await;
     assert!(!left.exists());
-    assert_eq!(snapshots.stat("low").unwrap(), stat);
+    assert_eq!(snapshots.stat("low").await.unwrap(), stat);
     assert_eq!(snapshots.mounts("container").await.unwrap(), mounts);
     // Under a number that nothing had.
     let new = prepare(&snapshots, "new", "low").await.unwrap();
@@ -185,6 +185,6 @@ async fn a_layer_is_left_to_containerd_if_no_node_answers_and_so_are_those_that_
     let mounts = snapshots.prepare("k8s.io/3/extract".into(), name, wanted(&chain("02"))).await;
     assert_eq!(mounts.unwrap()[0].r#type, "overlay");
     assert!(begun.elapsed() - first < std::time::Duration::from_secs(1), "it was asked again");
-    let active = snapshots.stat("k8s.io/3/extract").unwrap();
+    let active = snapshots.stat("k8s.io/3/extract").await.unwrap();
     assert_eq!((active.kind(), active.chain()), (Kind::Active, None));
 }

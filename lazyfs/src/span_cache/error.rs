@@ -23,7 +23,7 @@ pub enum CacheError {
     OtherLayer(Digest),
     #[error("the index that came for {0} is not the one that was vouched for")]
     OtherIndex(Digest),
-    #[error("the index of {0} names another DiffID than its tar has")]
+    #[error("the index of {0} says of its tar what is not so")]
     Revoked(Digest),
     #[error("shutting down")]
     ShutDown,
@@ -45,7 +45,7 @@ pub enum ReadError {
     Span { layer: Digest, error: SpanError },
     #[error("{layer}: cannot read its tar on this disk: {error}")]
     Disk { layer: Digest, error: Arc<io::Error> },
-    #[error("{layer}: its index names another DiffID than its tar has")]
+    #[error("{layer}: its index says of its tar what is not so")]
     Revoked { layer: Digest },
     #[error("{layer}: shutting down")]
     ShutDown { layer: Digest },
@@ -62,4 +62,6 @@ pub enum FillError {
     NoRoom,
     #[error("its tar has the DiffID {got}, and its index is used no more")]
     DiffId { got: Digest },
+    #[error("its tar has other files than its index says, and the index is used no more")]
+    Tree,
 }

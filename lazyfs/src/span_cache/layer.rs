@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::error::{FillError, ReadError};
 use super::metrics::Metrics;
 use super::shelf::Shelf;
-use super::stored::Stored;
+use super::stored::{Judgement, Stored};
 use super::{MAX_WRONG, Patience, retry};
 use crate::index::{LayerIndex, SpanIndex};
 use crate::source::{LayerSource, SourceError, Urgency};
@@ -195,15 +195,15 @@ impl Layer {
         if self.stored.map.is_checked(span) { Ok(()) } else { Err(FillError::DiskFull) }
     }
 
-    /// Compares the tar, which must be whole, with the DiffID of the index, unless that was done before. If they
-    /// differ although each span is what the index says, nobody reads this layer any more, and the source is told.
+    /// Compares the tar, which must be whole, with what the index says, its DiffID and its files, unless that was done
+    /// before. If they differ although each span is right, nobody reads this layer any more, and the source is told.
     /// Spans that this disk has lost are forgotten, and that is an error of the disk.
     pub async fn prove(self: &Arc<Self>) -> Result<(), FillError> {
         let shut_down = |_| ReadError::ShutDown { layer: *self.digest() };
         let stored = self.stored.clone();
-        let hashed = tokio::task::spawn_blocking(move || stored.hash()).await.map_err(shut_down)?;
-        let Some(got) = hashed.map_err(|error| self.disk(error))? else { return Ok(()) };
-        let right = got == self.index().diff_id;
+        let judged = tokio::task::spawn_blocking(move || stored.judge()).await.map_err(shut_down)?;
+        let Some(judgement) = judged.map_err(|error| self.disk(error))? else { return Ok(()) };
+        let right = judgement == Judgement::Right;
         let stored = self.stored.clone();
         let noted = tokio::task::spawn_blocking(move || {
             let noted = if right { stored.verdict.prove() } else { stored.verdict.revoke() };
@@ -216,7 +216,11 @@ impl Layer {
             self.around.source.revoke(self.digest(), self.stored.head.id).await;
         }
         noted.await.map_err(shut_down)?;
-        if right { Ok(()) } else { Err(FillError::DiffId { got }) }
+        match judgement {
+            Judgement::Right => Ok(()),
+            Judgement::DiffId(got) => Err(FillError::DiffId { got }),
+            Judgement::Tree => Err(FillError::Tree),
+        }
     }
 
     /// Puts the spans that were written so far where a loss of power leaves them. Blocks.

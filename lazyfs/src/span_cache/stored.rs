@@ -12,6 +12,17 @@ use super::shelf;
 use super::verdict::Verdict;
 use crate::VerifiedSpan;
 use crate::index::{Head, LayerIndex, SpanIndex};
+use crate::tar::TarStream;
+
+/// What a whole tar says of its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    Right,
+    /// It has this other DiffID.
+    DiffId(Digest),
+    /// It has other files.
+    Tree,
+}
 
 /// Blocks.
 #[derive(Debug)]
@@ -75,16 +86,21 @@ impl Stored {
         }
     }
 
-    /// The DiffID of the tar, from spans that match and outlast a loss of power; nothing if it is known to be right.
-    pub(super) fn hash(&self) -> io::Result<Option<Digest>> {
+    /// What the tar says of the index, from spans that match and outlast a loss of power; nothing if it is known to be
+    /// right.
+    pub(super) fn judge(&self) -> io::Result<Option<Judgement>> {
         self.map.sync(|| self.sync_tar())?;
         let spans = &self.index().spans;
         let proved = self.verdict.is_proved();
         let (mut hasher, mut damaged) = (ring::digest::Context::new(&ring::digest::SHA256), 0);
+        let mut tar = Ok(TarStream::new());
         if !proved {
             for span in spans.indexes() {
                 match self.read(span) {
-                    Some(span) => hasher.update(span.bytes()),
+                    Some(span) => {
+                        hasher.update(span.bytes());
+                        tar = tar.and_then(|mut tar| tar.push(span.bytes()).map(|()| tar));
+                    }
                     None => damaged += 1,
                 }
             }
@@ -94,8 +110,16 @@ impl Stored {
         if lost > 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{lost} spans are lost")));
         }
-        let got = Digest::sha256(hasher.finish().as_ref().try_into().unwrap_or_default());
-        Ok((!proved).then_some(got))
+        if proved {
+            return Ok(None);
+        }
+        let diff_id = Digest::sha256(hasher.finish().as_ref().try_into().unwrap_or_default());
+        if diff_id != self.index().diff_id {
+            return Ok(Some(Judgement::DiffId(diff_id)));
+        }
+        let tree = tar.and_then(TarStream::finish);
+        let same = tree.is_ok_and(|tree| tree == self.index().tree);
+        Ok(Some(if same { Judgement::Right } else { Judgement::Tree }))
     }
 
     /// Puts the spans that were written so far where a loss of power leaves them.

@@ -1,4 +1,4 @@
-//! What was found when a layer was whole: that its tar has the DiffID which its index names, or that the index lies.
+//! What was found when a layer was whole: that its tar is what its index says, or that the index lies.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

@@ -52,6 +52,34 @@ async fn it_begins_when_no_reader_waited_for_a_while() {
     assert!(layer.is_proved());
 }
 
+/// The same tar, but its first file has the set-user-id bit.
+fn with_set_id(tar: &[u8]) -> Vec<u8> {
+    let mut tar = tar.to_vec();
+    tar[100..108].copy_from_slice(b"0004755\0");
+    tar[148..156].fill(b' ');
+    let sum: u32 = tar[..512].iter().map(|&byte| u32::from(byte)).sum();
+    tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    tar
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_shows_other_files_than_its_tar_has_serves_nobody_any_more() {
+    let (folder, source) = (tempfile::tempdir().unwrap(), Arc::new(Source::new()));
+    let tar = samples::tar(35, 500_000);
+    let digest = source.add_with_tree_of(&with_set_id(&tar), samples::gzip(&tar, 6), SPAN);
+    let cache = SpanCache::open(folder.path(), source.clone(), Patience::default()).unwrap();
+    let layer = cache.layer(&digest).await.unwrap();
+    for span in layer.index().spans.indexes() {
+        layer.fill(span).await.unwrap();
+    }
+    // Each span is right, and so is the DiffID.
+    let error = layer.prove().await.unwrap_err();
+    assert!(matches!(error, FillError::Tree), "{error}");
+    let error = layer.read(0, &mut [0; 10], Urgency::Demand).await.unwrap_err();
+    assert!(matches!(error, ReadError::Revoked { .. }), "{error}");
+    assert_eq!(source.revoked(), [digest]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_names_another_diff_id_serves_nobody_any_more() {
     let (folder, source) = (tempfile::tempdir().unwrap(), Arc::new(Source::new()));

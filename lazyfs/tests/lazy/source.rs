@@ -81,6 +81,14 @@ impl Source {
         self.index_and_add(layer, span_size, |index| index.diff_id = Digest::sha256([7; 32]))
     }
 
+    /// With an index that shows the files of another tar.
+    pub(crate) fn add_with_tree_of(&self, other: &[u8], layer: Vec<u8>, span_size: u64) -> Digest {
+        let file = index_file(other, span_size, |_| {});
+        let len = Header::decode(file.first_chunk().unwrap()).unwrap().head_len() as usize;
+        let tree = Head::decode(&file[..len]).unwrap().index.tree;
+        self.index_and_add(layer, span_size, |index| index.tree = tree.clone())
+    }
+
     fn index_and_add(&self, layer: Vec<u8>, span_size: u64, change: impl Fn(&mut LayerIndex)) -> Digest {
         let name = sha256(&layer);
         let index = index_file(&layer, span_size, change);
