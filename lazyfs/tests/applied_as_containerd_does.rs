@@ -274,6 +274,42 @@ fn times_have_nanoseconds_and_owners_32_bits() {
 }
 
 #[test]
+fn huge_headers_are_refused_without_being_kept() {
+    let huge = vec![b'x'; 3 << 20];
+    assert!(build(&pax(&[("comment", &huge)])).is_err());
+    assert!(build(&pax(&[("SCHILY.xattr.user.a", &huge[..100_000])])).is_err());
+    assert!(build(&pax(&[("SCHILY.xattr.user.a", &huge[..60_000])])).is_ok());
+    // Only said to be so long: nothing of it is there.
+    for kind in [EntryType::XHeader, EntryType::XGlobalHeader, EntryType::GNULongName, EntryType::GNULongLink]
+    {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(1 << 40);
+        header.set_cksum();
+        assert!(build(header.as_bytes()).is_err(), "{kind:?}");
+    }
+}
+
+#[test]
+fn more_entries_than_any_image_has_are_refused() {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(DIR);
+    header.as_old_mut().name[..1].copy_from_slice(b"d");
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(0);
+    header.set_cksum();
+    // The same folder again and again takes no place in the tree, but time.
+    let many = header.as_bytes().repeat(4096);
+    let size = (many.len() * 300) as u64;
+    let mut builder = IndexBuilder::new(Digest::sha256([0; 32]), size, 1 << 20, Nothing).unwrap();
+    let refused = (0..300).find_map(|_| builder.push(&many).err()).expect("it goes on and on");
+    assert!(refused.to_string().contains("entries"), "{refused}");
+}
+
+#[test]
 fn odd_names_are_refused_or_kept() {
     let long = "n".repeat(256);
     let gnu_long = |name: &[u8]| {

@@ -12,7 +12,8 @@ use shoal_lazyfs::link::messages::{
     Answer, Ask, Failed, FailureKind, Hello, Range, RangeRef, Reply, Request, VERSION,
 };
 use shoal_lazyfs::link::{
-    FrameReader, FrameWriter, Link, LinkError, Served, client_frames, receive, send, server_frames,
+    FrameReader, FrameWriter, Link, LinkError, MAX_REQUEST, Served, client_frames, receive, send,
+    server_frames,
 };
 use shoal_lazyfs::source::{ClaimedIndex, LayerSource, SourceError, Urgency};
 use shoal_proto::Digest;
@@ -203,7 +204,8 @@ async fn read_all(bytes: Vec<u8>) -> (usize, bool) {
 
 #[tokio::test]
 async fn frames_are_bounded_and_must_be_whole() {
-    for announced in [64 << 10 | 1, 1 << 24, u32::MAX] {
+    let most = u32::try_from(MAX_REQUEST).unwrap();
+    for announced in [most + 1, 1 << 24, u32::MAX] {
         let mut bytes = u32::to_be_bytes(announced).to_vec();
         bytes.resize(200_000, 0);
         assert_eq!(read_all(bytes).await, (0, false), "{announced} bytes are too many for a request");
@@ -214,7 +216,7 @@ async fn frames_are_bounded_and_must_be_whole() {
     // What is sent is bounded the same way.
     let (near, _far) = UnixStream::pair().unwrap();
     let (_reader, mut writer) = client_frames(near);
-    let name = "a".repeat(100_000);
+    let name = "a".repeat(MAX_REQUEST);
     let ask = Ask::Resolve(shoal_lazyfs::link::messages::ImageRef { name, authorization: None });
     send(&mut writer, &Request { id: 1, ask: Some(ask) }).await.unwrap_err();
 }

@@ -102,7 +102,7 @@ impl Mirror {
         if !children.manifests.is_empty() {
             return;
         }
-        let wait = self.filesystem.latest().is_some();
+        let wait = self.filesystem.is_there();
         let blobs = children.blobs.iter().filter(|blob| !wait || Some(blob.digest) != children.config);
         let wanted = blobs.filter(|blob| blob.size > 0).map(|blob: &Child| Wanted {
             digest: blob.digest,

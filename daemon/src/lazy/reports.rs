@@ -23,6 +23,11 @@ impl Reports {
         Reporter { latest: self.0.clone(), number }
     }
 
+    /// Whether a filesystem that shows images is connected.
+    pub(crate) fn is_there(&self) -> bool {
+        lock(&self.0).is_some()
+    }
+
     /// Nothing where no filesystem is connected.
     pub(crate) fn latest(&self) -> Option<Report> {
         lock(&self.0).as_ref().map(|(_, report)| report.clone())
