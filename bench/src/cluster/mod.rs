@@ -5,7 +5,7 @@ mod bound;
 mod client;
 mod folder;
 mod image;
-mod layers;
+pub(crate) mod layers;
 mod measure;
 mod net;
 mod process;
