@@ -110,6 +110,7 @@ fn a_chunk_that_its_holder_does_not_deliver_is_leased_to_who_misses_it() {
         let before = desk.leases.len();
         let starving = (1..=12).find(|number| node(*number) != first).unwrap();
         let report = NodeMessage::Starved { swarm: desk.swarm.clone(), chunks: vec![ChunkIndex(7)] };
+        desk.tick(secs(2));
         // First it is told of the holder; if that does not help, it reads the chunk itself.
         desk.say(starving, report.clone());
         desk.say(starving, report);
@@ -128,6 +129,7 @@ fn a_chunk_leased_again_while_its_first_lease_runs_leaves_no_chunk_behind() {
     let start = lease.chunks.start;
     desk.progress(&lease, first, start..start + 1);
     let starving = (1..=3).find(|number| node(*number) != first).unwrap();
+    desk.tick(secs(2));
     for _ in 0..3 {
         let chunks = vec![ChunkIndex(start)];
         desk.say(starving, NodeMessage::Starved { swarm: desk.swarm.clone(), chunks });
@@ -161,7 +163,7 @@ fn the_first_chunks_have_the_origins_line_for_themselves() {
 
 #[test]
 fn the_first_of_a_crowd_does_not_get_all_leases() {
-    let mut desk = Desk::new(4, 1, blob(1, 200 * MIB));
+    let mut desk = Desk::new(4, 1, blob(1, 400));
     // Another blob, for which the tracker is open already.
     desk.swarm = blob(2, 200 * MIB);
     desk.leases.clear();
@@ -196,4 +198,64 @@ fn a_tiny_blob_does_not_make_the_leases_of_large_ones_short() {
     desk.join(1, true);
     let unmeasured = secs(6);
     assert_eq!(desk.leases[before].1.lasts, unmeasured, "{:?}", desk.leases[before]);
+}
+
+#[test]
+fn the_layers_of_an_image_come_over_one_line_and_another_image_over_its_own() {
+    let mut desk = Desk::with(config(), 7, 12, blob(1, 3 * MIB));
+    for layer in 2..=30 {
+        desk.swarm = blob(layer, 3 * MIB);
+        (1..=12).for_each(|number| desk.join(number, true));
+    }
+    desk.tick(secs(1));
+    assert_eq!(desk.leases.len(), 6, "{:?}", desk.leases);
+    let (holder, lease) = desk.leases[0].clone();
+    desk.progress(&lease, holder, lease.chunks.clone());
+    assert_eq!(desk.leases.len(), 7, "the next one when one has ended");
+    let before = desk.leases.len();
+    let info = PeerInfo { node: node(20), addresses: Vec::new(), place: Place::default() };
+    desk.handle(TrackerEvent::Connected(info));
+    desk.say(20, NodeMessage::Reported);
+    for layer in 101..=103 {
+        desk.swarm = blob(layer, 3 * MIB);
+        desk.join(20, true);
+    }
+    assert_eq!(desk.leases.len(), before + 3, "{:?}", &desk.leases[before..]);
+}
+
+#[test]
+fn tiny_layers_do_not_wait_for_each_other() {
+    let mut desk = Desk::with(config(), 8, 12, blob(1, 3000));
+    for layer in 2..=30 {
+        desk.swarm = blob(layer, 3000);
+        (1..=12).for_each(|number| desk.join(number, true));
+    }
+    assert_eq!(desk.leases.len(), 30, "{:?}", desk.leases);
+}
+
+#[test]
+fn a_chunk_that_came_a_moment_ago_is_not_read_again_for_a_report_that_crossed_its_news() {
+    let mut desk = Desk::new(9, 12, blob(1, 40 * MIB));
+    let (first, lease) = desk.leases[0].clone();
+    desk.progress(&lease, first, 0..40);
+    let before = desk.leases.len();
+    let starving = (1..=12).find(|number| node(*number) != first).unwrap();
+    for _ in 0..5 {
+        desk.say(starving, NodeMessage::Starved { swarm: desk.swarm.clone(), chunks: vec![ChunkIndex(7)] });
+    }
+    assert_eq!(desk.leases.len(), before, "{:?}", &desk.leases[before..]);
+}
+
+#[test]
+fn who_misses_what_nobody_has_read_yet_does_not_have_to_read_all_of_it() {
+    let mut desk = Desk::new(10, 12, blob(1, 200 * MIB));
+    let chunks: Vec<ChunkIndex> = (0..64).map(ChunkIndex).collect();
+    desk.say(12, NodeMessage::Starved { swarm: desk.swarm.clone(), chunks });
+    for nth in 0..10 {
+        desk.now += ms(700);
+        let (holder, lease) = desk.leases[nth].clone();
+        desk.progress(&lease, holder, lease.chunks.clone());
+    }
+    let of_it = desk.leases.iter().filter(|(to, _)| *to == node(12)).count();
+    assert!(of_it <= 4, "{of_it} of {}: {:?}", desk.leases.len(), desk.leases);
 }

@@ -10,7 +10,7 @@ const MAX_LAYERS: u32 = 1000;
 
 /// `COUNT`, `COUNTxSIZE` or `COUNTxSIZE..SIZE`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Layers {
+pub(crate) struct Layers {
     count: u32,
     /// Size of the smallest and of the largest in bytes; without it the image's size is shared out evenly.
     sizes: Option<(u64, u64)>,
@@ -19,7 +19,7 @@ pub(super) struct Layers {
 impl Layers {
     /// Size of each layer in bytes. A range is covered in equal ratios, as small layers are the common ones.
     #[allow(clippy::cast_possible_truncation, reason = "a part of a byte is none")]
-    pub(super) fn sizes(&self, image: u64) -> Vec<u64> {
+    pub(crate) fn sizes(&self, image: u64) -> Vec<u64> {
         let (smallest, largest) = self.sizes.unwrap_or_else(|| {
             let share = image / u64::from(self.count);
             (share.max(1), share.max(1))

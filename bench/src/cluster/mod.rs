@@ -3,7 +3,7 @@
 mod arguments;
 mod bound;
 mod given;
-mod layers;
+pub(crate) mod layers;
 mod measure;
 mod origin;
 mod run;

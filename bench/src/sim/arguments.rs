@@ -20,7 +20,8 @@ pub struct SimArguments {
     /// Size of the image's layers together.
     #[arg(long, default_value_t = ByteSize::gib(1))]
     pub size: ByteSize,
-    /// How many layers of equal size, or the size of each, as in `600MiB,300MiB,8KiB` (`--size` is not read then).
+    /// How many layers of equal size, or the size of each, as in `600MiB,300MiB,8KiB`, `8x16MiB` or, from small to large,
+    /// `40x50KiB..4MiB` (`--size` is not read then).
     #[arg(long, default_value_t = Layers::Equal(1))]
     pub layers: Layers,
     /// What happens meanwhile; several give one column each.
@@ -104,7 +105,9 @@ impl Layers {
 
 /// Why a text does not tell the layers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} are no layers: write how many (1 to 1000), or their sizes, as in 600MiB,8KiB")]
+#[error(
+    "{0:?} are no layers: write how many (1 to 1000), or their sizes, as in 600MiB,8KiB or 40x50KiB..4MiB"
+)]
 pub struct LayersError(String);
 
 impl FromStr for Layers {
@@ -114,6 +117,10 @@ impl FromStr for Layers {
         let error = || LayersError(text.to_owned());
         if let Ok(count) = text.parse::<u32>() {
             return if (1..=1000).contains(&count) { Ok(Self::Equal(count)) } else { Err(error()) };
+        }
+        if text.contains('x') {
+            let layers: crate::cluster::layers::Layers = text.parse().map_err(|_| error())?;
+            return Ok(Self::Sizes(layers.sizes(0).into_iter().map(ByteSize).collect()));
         }
         let sizes: Result<Vec<ByteSize>, String> = text.split(',').map(str::parse).collect();
         let sizes = sizes.map_err(|_| error())?;
@@ -254,6 +261,7 @@ mod tests {
         for line in [
             "shoal bench sim",
             "shoal bench sim --nodes 20 --size 3000000B --layers 7 --zones 4 --zone-link 50mbit --seed 9",
+            "shoal bench sim --layers 40x50KiB..4MiB",
             "shoal bench sim --layers 1GiB,3KiB --scenario churn,liar --without leases,zones --arrival 1s500ms",
         ] {
             let first = parse(line);
@@ -267,5 +275,8 @@ mod tests {
         let sizes = Layers::Equal(7).sizes(ByteSize(1000));
         assert_eq!((sizes.len(), sizes.iter().sum::<u64>()), (7, 1000));
         assert!("0".parse::<Layers>().is_err() && "5KiB,0".parse::<Layers>().is_err());
+        assert!("0x5KiB".parse::<Layers>().is_err() && "3x5KiB..1KiB".parse::<Layers>().is_err());
+        let growing: Layers = "3x1KiB..4KiB".parse().unwrap();
+        assert_eq!(growing.sizes(ByteSize(0)), [1024, 2048, 4096]);
     }
 }

@@ -15,7 +15,8 @@ const BUSY_MAX: Duration = Duration::from_millis(250);
 /// Times the wait doubles. Longer waits leave slots empty: in a crowd of 100 with five doublings the last node
 /// took 20 % longer than with two, and asking once more costs a small message.
 const BUSY_DOUBLES: u32 = 2;
-/// A peer that said BUSY so often without sending anything between is not counted on.
+/// A peer that said BUSY so often without sending anything between is not counted on by a node that gets nothing from
+/// others either.
 const BUSY_TOO_OFTEN: u32 = 16;
 /// Samples of which the median is taken.
 const SAMPLES: usize = 31;
@@ -45,6 +46,8 @@ pub(super) struct Link {
     pub(super) requests: usize,
     pub(super) busy_until: Time,
     busy_times: u32,
+    /// When it said so first since it last sent something.
+    busy_since: Time,
     /// Requests in a row that took too long.
     pub(super) slow: u32,
     /// Wrong chunks that it sent.
@@ -66,6 +69,7 @@ impl Default for Link {
             requests: 0,
             busy_until: Time::ZERO,
             busy_times: 0,
+            busy_since: Time::ZERO,
             slow: 0,
             strikes: 0,
             failures: 0,
@@ -77,9 +81,9 @@ impl Default for Link {
 }
 
 impl Link {
-    /// Whether it may be counted on to send what it has.
-    pub(super) fn delivers(&self) -> bool {
-        self.is_up() && self.busy_times < BUSY_TOO_OFTEN
+    /// Whether it may be counted on to send what it has; where it is only busy, for so long.
+    pub(super) fn delivers(&self, now: Time, patience: Duration) -> bool {
+        self.is_up() && (self.busy_times < BUSY_TOO_OFTEN || now.since(self.busy_since) < patience)
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -90,6 +94,9 @@ impl Link {
     pub(super) fn busy(&mut self, now: Time, chunk_time: Duration, jitter: f64) -> Time {
         let base = (chunk_time / 4).clamp(BUSY_MIN, BUSY_MAX);
         let wait = base * 2u32.pow(self.busy_times.min(BUSY_DOUBLES));
+        if self.busy_times == 0 {
+            self.busy_since = now;
+        }
         self.busy_times += 1;
         self.busy_until = now + wait.min(BUSY_MAX).mul_f64(0.5 + jitter);
         self.busy_until

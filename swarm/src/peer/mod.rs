@@ -80,6 +80,8 @@ pub struct PeerMachine {
     pace: Pace,
     /// Seconds for a byte of the last chunk that was read from an origin.
     line: f64,
+    /// Chunks that neighbours sent.
+    got: u64,
     /// Bytes that may be fetched twice.
     spare: f64,
     session: Session,
@@ -114,6 +116,7 @@ impl PeerMachine {
             uploads: Uploads::default(),
             pace: Pace::default(),
             line: 0.0,
+            got: 0,
             spare: 0.0,
             session: Session::default(),
             timers: BTreeSet::new(),

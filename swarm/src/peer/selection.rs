@@ -12,7 +12,9 @@ use super::swarm_state::{Neighbour, Reader, Swarm};
 use super::{Key, PeerMachine, Timer};
 use crate::Time;
 
-/// Blobs of so few chunks come first: manifests and configurations, which hold up all else.
+/// Blobs of so few chunks come first, whoever waits for what: manifests and configurations hold up all else, and small
+/// layers are soon here. In them no chunk is preferred because a reader waits for it: all nodes read the same, and would
+/// all ask the first that has it. With readers first an image of 40 layers of 50 KiB to 4 MiB took 5 % longer.
 const SMALL: u32 = 4;
 
 /// A chunk to ask for.
@@ -68,11 +70,12 @@ impl PeerMachine {
         }
     }
 
-    /// Blobs that a reader waits for, then small ones, then each in its turn.
+    /// Small blobs, then those that a reader waits for, each in its turn.
     fn next_swarm(&self) -> Option<Key> {
         let rank = |key: &Key| {
             let swarm = self.swarms.get(key)?;
-            Some((swarm.readers.is_empty(), swarm.chunks() > SMALL, swarm.served_at, *key))
+            let small = is_small(swarm);
+            Some((!small, !small && swarm.readers.is_empty(), swarm.served_at, *key))
         };
         self.ready.iter().filter_map(rank).min().map(|(.., key)| key)
     }
@@ -187,6 +190,9 @@ impl PeerMachine {
         open: &[Open<'_>],
         rng: &mut fastrand::Rng,
     ) -> Option<(u32, NodeId)> {
+        if is_small(swarm) {
+            return None;
+        }
         let mut ahead = swarm.readers.values().flat_map(|reader| self.in_front_of(swarm, reader));
         ahead.find_map(|chunk| {
             let may = self.may_ask(swarm, chunk);
@@ -338,6 +344,10 @@ impl PeerMachine {
         let place = link.info.as_ref().map(|info| &info.place);
         place.map_or(self.me.place.zone.is_empty(), |place| place.zone == self.me.place.zone)
     }
+}
+
+fn is_small(swarm: &Swarm) -> bool {
+    swarm.chunks() <= SMALL
 }
 
 fn has_one_neighbour(swarm: &Swarm) -> bool {

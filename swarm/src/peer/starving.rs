@@ -5,7 +5,6 @@ use std::time::Duration;
 use shoal_proto::message::NodeMessage;
 use shoal_proto::{ChunkIndex, ChunkSet, NodeId, SwarmId};
 
-use super::links::Link;
 use super::swarm_state::Swarm;
 use super::{Key, PeerAction, PeerMachine, Timer};
 
@@ -20,25 +19,32 @@ const HOPS: u32 = 6;
 
 impl Swarm {
     /// Missing, not under way, not this node's to read, and nobody near has it.
-    fn is_out_of_reach(&self, machine: &PeerMachine, chunk: u32) -> bool {
+    fn is_out_of_reach(&self, machine: &PeerMachine, chunk: u32, patience: Duration) -> bool {
         !self.asked.contains_key(&chunk)
             && !self.leases.values().any(|held| held.lease.chunks.contains(&chunk))
-            && (self.copies_of(chunk) == 0 || !machine.is_reachable(self, chunk))
+            && (self.copies_of(chunk) == 0 || !machine.is_reachable(self, chunk, patience))
     }
 }
 
 impl PeerMachine {
-    fn delivers(&self, node: &NodeId) -> bool {
-        self.links.get(node).is_some_and(Link::delivers)
+    fn delivers(&self, node: &NodeId, patience: Duration) -> bool {
+        self.links.get(node).is_some_and(|link| link.delivers(self.now, patience))
     }
 
-    fn is_reachable(&self, swarm: &Swarm, chunk: u32) -> bool {
+    /// How long a neighbour may be busy. As long as this node gets chunks, of whatever blob, it only has to wait its turn:
+    /// to read anew what busy neighbours have would make all of them wait longer.
+    fn patience(&self, swarm: &Swarm) -> Duration {
+        let gets = self.got > swarm.got_before;
+        if gets { self.config.starved_every } else { Duration::ZERO }
+    }
+
+    fn is_reachable(&self, swarm: &Swarm, chunk: u32, patience: Duration) -> bool {
         let has = |set: &ChunkSet| set.contains(ChunkIndex(chunk));
         swarm.neighbours.iter().any(|(node, other)| {
             has(&other.has)
                 && swarm.evidence.counts(chunk, other.claim(chunk))
                 && !other.failed.contains(&chunk)
-                && self.delivers(node)
+                && self.delivers(node, patience)
                 && self.is_usable(node)
         })
     }
@@ -69,14 +75,16 @@ impl PeerMachine {
         }
         let Some(swarm) = self.swarms.get(&key) else { return };
         let held = swarm.held.count();
-        let first = swarm.missing().take(REPORTED).find(|chunk| swarm.is_out_of_reach(self, *chunk));
+        let patience = self.patience(swarm);
+        let is_out = |chunk: &u32| swarm.is_out_of_reach(self, *chunk, patience);
+        let first = swarm.missing().take(REPORTED).find(is_out);
         let (before, held_before) = swarm.starved;
         let ahead = swarm.held.iter().last().map_or(0, |index| index.0);
         let stuck = held == held_before || first.is_some_and(|first| ahead > first.saturating_add(HOLE));
         let starving = first.is_some() && first == before && stuck;
         let mut report = None;
         if starving && self.session.is_up() && swarm.starved_next <= self.now {
-            let out = swarm.missing().take(REPORTED).filter(|chunk| swarm.is_out_of_reach(self, *chunk));
+            let out = swarm.missing().take(REPORTED).filter(is_out);
             report = Some((swarm.id.clone(), out.map(ChunkIndex).collect::<Vec<_>>()));
         }
         let period = self.starved_after(swarm);
@@ -84,6 +92,7 @@ impl PeerMachine {
         let wait = wait.min(self.config.starved_every).mul_f64(0.75 + 0.5 * self.rng.f64());
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         swarm.starved = (first, held);
+        swarm.got_before = self.got;
         if report.is_some() {
             swarm.starved_times += 1;
             swarm.starved_next = self.now + wait;

@@ -141,6 +141,8 @@ pub(super) struct Swarm {
     pub(super) retry_at: Option<Time>,
     /// The chunk that was out of reach at the last look, and how much was held then.
     pub(super) starved: (Option<u32>, u32),
+    /// Chunks of all blobs that this node had got at the last look.
+    pub(super) got_before: u64,
     pub(super) starved_times: u32,
     /// Whether it is looked at regularly for chunks out of reach.
     pub(super) watched: bool,
@@ -185,6 +187,7 @@ impl Swarm {
             flush_at: None,
             retry_at: None,
             starved: (None, 0),
+            got_before: 0,
             starved_times: 0,
             watched: false,
             starved_next: Time::ZERO,

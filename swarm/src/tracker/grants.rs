@@ -69,11 +69,10 @@ impl TrackerMachine {
         let swarm = self.swarms.get_mut(&key)?;
         let grant = swarm.grants.remove(&counter)?;
         let origin = swarm.id.origin.clone();
+        swarm.origin_grants -= usize::from(grant.zone.is_none());
+        let left = swarm.origin_grants;
         let places = match grant.zone {
-            None => {
-                swarm.origin_grants -= 1;
-                Some(&mut swarm.places)
-            }
+            None => Some(&mut swarm.places),
             Some(zone) => swarm.zones.get_mut(&zone).map(|zone| {
                 zone.grants = zone.grants.saturating_sub(1);
                 &mut zone.places
@@ -87,7 +86,7 @@ impl TrackerMachine {
             node.leases = node.leases.saturating_sub(1);
         }
         if grant.zone.is_none() {
-            self.origin_grant_ended(&origin);
+            self.origin_grant_ended(&origin, key, left);
         }
         self.stir(key);
         Some(grant)
@@ -96,9 +95,10 @@ impl TrackerMachine {
     /// A node has a chunk. Whoever held a lease on it need not bring it any more.
     pub(super) fn present(&mut self, key: SwarmKey, node: NodeKey, chunk: u32) {
         let Some((zone, id)) = self.nodes.get(&node).map(|node| (node.zone, node.info.node)) else { return };
+        let now = self.now;
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         swarm.starving.remove(&chunk);
-        let mut ended = Vec::new();
+        let (mut ended, mut came) = (Vec::new(), false);
         // In a later round a chunk is in the cluster once somebody who counts said so.
         let cluster = swarm.trusts(&id).then_some(None);
         for scope in cluster.into_iter().chain([Some(zone)]) {
@@ -111,6 +111,7 @@ impl TrackerMachine {
             if !matches!(before, Place::At(_)) && chunk < places.len() {
                 places.set(chunk, Place::At(node));
                 self.stirred.insert(key);
+                came = true;
             }
             if before == Place::Leased
                 && let Some((counter, grant)) =
@@ -121,6 +122,9 @@ impl TrackerMachine {
                     ended.push((*counter, grant.node));
                 }
             }
+        }
+        if came {
+            swarm.note_news(now, chunk);
         }
         for (counter, holder) in ended {
             if holder != node {

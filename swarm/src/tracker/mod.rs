@@ -8,6 +8,7 @@ mod completion;
 mod config;
 mod event;
 mod facts;
+mod full_lines;
 mod grants;
 mod membership;
 mod neighbours;

@@ -5,6 +5,7 @@
 //! one node only where nobody else may have them, so that a lone node still reaches the origin's full speed.
 
 use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -18,12 +19,14 @@ use crate::Time;
 /// A lease has at least so many chunks where the blob has them: fewer cost a request each.
 const LEAST: u32 = 4;
 /// Blobs of so few chunks come first.
-const SMALL: u32 = 4;
+pub(super) const SMALL: u32 = 4;
+/// Blobs of full lines that are looked at before one whose line is free; an image has up to 127 layers.
+const FULL: usize = 256;
 /// Nodes that are looked at for one lease.
 const LOOKED_AT: usize = 16;
 /// How long after a blob's first member one node gets no more leases than in a crowd: nodes that are told to pull at
 /// the same moment ask within this, and two leases keep a lone node's origin busy meanwhile.
-const GATHERING: Duration = Duration::from_millis(500);
+pub(super) const GATHERING: Duration = Duration::from_millis(500);
 /// A MiB takes 1 ms from an origin at 10 Gbit/s, 8 ms at 1 Gbit/s.
 const FAST: Duration = Duration::from_micros(1500);
 /// What an origin is taken to deliver before anything was measured, bytes per second: a slow link.
@@ -33,26 +36,41 @@ const UNKNOWN_PACE: f64 = 3072.0 * 1024.0;
 #[derive(Debug, Default)]
 pub(super) struct Origin {
     grants: usize,
+    /// The swarms that have them.
+    pub(super) reading: BTreeSet<SwarmKey>,
     /// It said 429.
     paused_until: Time,
     /// Swarms with chunks to read: whether large, the share given out, the swarm.
     queue: BTreeSet<(bool, u32, SwarmKey)>,
     /// Seconds for a byte over its line, which all leases share, smoothed.
-    pace: Option<f64>,
+    pub(super) pace: Option<f64>,
     /// Bytes that lease holders reported.
     pub(super) bytes: u64,
 }
 
+/// What came of an attempt to give a lease.
+enum Attempt {
+    Given,
+    /// The line of whoever could have it is full.
+    Full,
+    /// Nobody can have it now.
+    Nobody,
+}
+
 // Lengths are below 2^53.
 #[allow(clippy::cast_precision_loss)]
-fn as_f64(len: u64) -> f64 {
+pub(super) fn as_f64(len: u64) -> f64 {
     len as f64
 }
 
 impl TrackerMachine {
-    pub(super) fn origin_grant_ended(&mut self, origin: &RegistryName) {
+    /// A lease of this swarm is over, which has so many left.
+    pub(super) fn origin_grant_ended(&mut self, origin: &RegistryName, key: SwarmKey, left: usize) {
         if let Some(origin) = self.origins.get_mut(origin) {
             origin.grants = origin.grants.saturating_sub(1);
+            if left == 0 {
+                origin.reading.remove(&key);
+            }
             // Another blob of this origin may have waited for it.
             let waiting: Vec<SwarmKey> = origin.queue.first().map(|(.., key)| *key).into_iter().collect();
             self.stirred.extend(waiting);
@@ -82,7 +100,7 @@ impl TrackerMachine {
         pace.is_some_and(|pace| pace * as_f64(1 << 20) <= FAST.as_secs_f64())
     }
 
-    fn leases_per_blob(&self, swarm: &Swarm) -> usize {
+    pub(super) fn leases_per_blob(&self, swarm: &Swarm) -> usize {
         if self.is_fast(swarm) { self.config.leases_when_fast } else { self.config.leases_per_blob }
     }
 
@@ -104,7 +122,7 @@ impl TrackerMachine {
         time.max(self.config.lease_time)
     }
 
-    /// Puts a swarm where it belongs in its origin's queue; gives the origin's name if leases may be given.
+    /// Puts a swarm where it belongs in its origin's queue; gives the origin's name.
     pub(super) fn queue(&mut self, key: SwarmKey) -> Option<RegistryName> {
         let swarm = self.swarms.get(&key)?;
         let whole = !swarm.distrusts_complete && self.whole(swarm).next().is_some();
@@ -127,7 +145,7 @@ impl TrackerMachine {
         if let Some(swarm) = self.swarms.get_mut(&key) {
             swarm.queued = place;
         }
-        place.map(|_| name)
+        Some(name)
     }
 
     pub(super) fn unqueue(&mut self, swarm: &Swarm, key: SwarmKey) {
@@ -137,29 +155,46 @@ impl TrackerMachine {
     }
 
     pub(super) fn give_origin_leases(&mut self, name: &RegistryName) {
+        let (mut full, mut passed) = (None, 0);
         while self.open
             && let Some(origin) = self.origins.get(name)
             && origin.grants < self.config.leases_per_origin
             && origin.paused_until <= self.now
-            && let Some(&(.., key)) = origin.queue.first()
+            && let Some(&place) = match full {
+                Some(last) => origin.queue.range((Excluded(last), Unbounded)).next(),
+                None => origin.queue.first(),
+            }
         {
-            if self.give_origin_lease(key) {
-                if let Some(origin) = self.origins.get_mut(name) {
-                    origin.grants += 1;
+            let (.., key) = place;
+            match self.give_origin_lease(key) {
+                Attempt::Given => {
+                    if let Some(origin) = self.origins.get_mut(name) {
+                        origin.grants += 1;
+                        origin.reading.insert(key);
+                    }
+                    self.queue(key);
                 }
-                self.queue(key);
-            } else if let Some(swarm) = self.swarms.get_mut(&key)
-                && let Some((large, share)) = swarm.queued.take()
-                && let Some(origin) = self.origins.get_mut(name)
-            {
-                // Something will stir it: a lease that ends, a node that joins or has rested.
-                origin.queue.remove(&(large, share, key));
+                Attempt::Full if passed < FULL => {
+                    full = Some(place);
+                    passed += 1;
+                }
+                // A lease that ends lets all be looked at again.
+                Attempt::Full => return,
+                Attempt::Nobody => {
+                    // Something will stir it: a lease that ends, a node that joins or has rested.
+                    if let Some(swarm) = self.swarms.get_mut(&key) {
+                        swarm.queued = None;
+                    }
+                    if let Some(origin) = self.origins.get_mut(name) {
+                        origin.queue.remove(&place);
+                    }
+                }
             }
         }
     }
 
-    fn give_origin_lease(&mut self, key: SwarmKey) -> bool {
-        let Some(swarm) = self.swarms.get(&key) else { return false };
+    fn give_origin_lease(&mut self, key: SwarmKey) -> Attempt {
+        let Some(swarm) = self.swarms.get(&key) else { return Attempt::Nobody };
         let per_blob = u32::try_from(self.leases_per_blob(swarm)).unwrap_or(u32::MAX).max(1);
         let config = &self.config;
         let most = if self.is_fast(swarm) { config.lease_chunks_when_fast } else { config.lease_chunks };
@@ -174,9 +209,12 @@ impl TrackerMachine {
         } else {
             (chunks, self.lease_time(swarm))
         };
-        let Some(node) = self.lessee(key, &chunks) else { return false };
+        let Some(node) = self.lessee(key, &chunks) else { return Attempt::Nobody };
+        if self.line_is_full(key, node) {
+            return Attempt::Full;
+        }
         self.grant(key, node, None, chunks, lasts, LeaseKind::Origin);
-        true
+        Attempt::Given
     }
 
     /// How long one stream of the whole blob may go without progress: what is here already comes first.

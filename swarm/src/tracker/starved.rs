@@ -70,9 +70,12 @@ impl TrackerMachine {
         zone: ZoneKey,
         chunk: u32,
     ) -> Option<NodeKey> {
+        let now = self.now;
         let swarm = self.swarms.get_mut(&key)?;
+        let is_news = swarm.is_news(now, chunk);
         let known = &swarm.members.get(&node)?.neighbours;
         let places = &mut swarm.zones.get_mut(&zone)?.places;
+        let was_here = matches!(places.get(chunk), Place::At(_));
         let mut unhelpful = None;
         match places.get(chunk) {
             Place::At(holder)
@@ -80,6 +83,8 @@ impl TrackerMachine {
             {
                 return Some(holder);
             }
+            // Its news and this report crossed.
+            Place::At(holder) if swarm.members.contains_key(&holder) && is_news => return None,
             Place::At(holder) => {
                 unhelpful = Some(holder).filter(|holder| *holder != node);
                 places.set(chunk, Place::Absent);
@@ -90,7 +95,10 @@ impl TrackerMachine {
             Place::Leased => return None,
             Place::Absent => {}
         }
-        swarm.starving.insert(chunk, node);
+        // What was not read yet anybody may bring: it is not there to be missed.
+        if was_here || swarm.starving.contains_key(&chunk) {
+            swarm.starving.insert(chunk, node);
+        }
         // It is there and does not deliver, or is gone: others first, when leases are given.
         if let Some(holder) = unhelpful {
             self.rest(holder);

@@ -1,6 +1,6 @@
 //! One blob as the tracker knows it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -104,6 +104,9 @@ pub(super) struct Member {
     /// Reports of starving while sources were said to be complete.
     pub(super) starved: u32,
 }
+
+/// A chunk that came within this time may not have been announced to all neighbours of its holder yet.
+const NEWS: Duration = Duration::from_secs(2);
 
 /// A swarm's part in a zone.
 #[derive(Clone, Debug)]
@@ -221,6 +224,8 @@ pub(super) struct Swarm {
     pub(super) readers: Vec<NodeId>,
     /// Readers of later rounds that failed as well.
     pub(super) read_before: BTreeSet<NodeId>,
+    /// Chunks that came lately, the last one last.
+    pub(super) news: VecDeque<(Time, u32)>,
     /// Who last found a chunk out of reach: the best to bring it, for others may have it already.
     pub(super) starving: BTreeMap<u32, NodeKey>,
     /// Sources that call themselves complete did not deliver.
@@ -253,6 +258,7 @@ impl Swarm {
             reader: None,
             readers: Vec::new(),
             read_before: BTreeSet::new(),
+            news: VecDeque::new(),
             starving: BTreeMap::new(),
             distrusts_complete: false,
         }
@@ -303,6 +309,20 @@ impl Swarm {
             }
         }
         self.claims.add(chunk, value, signer);
+    }
+
+    /// A chunk came.
+    pub(super) fn note_news(&mut self, now: Time, chunk: u32) {
+        while self.news.front().is_some_and(|(at, _)| now.since(*at) >= NEWS) {
+            self.news.pop_front();
+        }
+        self.news.push_back((now, chunk));
+    }
+
+    /// Whether a chunk came so lately that a node may not know of it though it could have it soon.
+    pub(super) fn is_news(&self, now: Time, chunk: u32) -> bool {
+        let mut lately = self.news.iter().rev().take_while(|(at, _)| now.since(*at) < NEWS);
+        lately.any(|(_, other)| *other == chunk)
     }
 
     pub(super) fn grants_of(&self, node: NodeKey, zone: Option<ZoneKey>) -> usize {
