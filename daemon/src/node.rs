@@ -26,7 +26,8 @@ use crate::blobs::{BlobService, BlockBudget, PassThrough};
 use crate::config::Config;
 use crate::images::{Access, Facts, Mirror, Resolver, Tags};
 use crate::lazy::{
-    Claims, Holders, Images, Indexer, OriginParts, PeerServer, Ranges, Requests, Socket, follow_layers,
+    Claims, Filesystems, Holders, Images, Indexer, OriginParts, PeerServer, Ranges, Requests, Socket,
+    follow_layers,
 };
 use crate::metrics::Metrics;
 use crate::scrape::{Observed, registry};
@@ -121,9 +122,9 @@ fn open_store(config: &Config) -> Result<Store, StartError> {
 }
 
 /// The socket for filesystems. A node without one is a mirror all the same, unless one was asked for.
-fn bind_socket(config: &Config) -> Result<Option<Socket>, StartError> {
+fn bind_socket(config: &Config, filesystems: &Filesystems) -> Result<Option<Socket>, StartError> {
     let path = config.lazy.socket.clone().unwrap_or_else(|| config.data_dir.join("lazy.sock"));
-    match Socket::bind(&path) {
+    match Socket::bind(&path, filesystems.clone()) {
         Ok(socket) => Ok(Some(socket)),
         // A path of a socket has 107 bytes at most.
         Err(error) if config.lazy.socket.is_none() => {
@@ -142,7 +143,8 @@ impl Node {
         let (identity, tls) = credentials(&config)?;
         let me = identity.node();
         let store = open_store(&config)?;
-        let socket = bind_socket(&config)?;
+        let filesystems = Filesystems::none();
+        let socket = bind_socket(&config, &filesystems)?;
         let origins = Origins::new(config.origins)?;
         let listeners = Listeners::bind(&config.proxy.listen)?;
         let admin_listener = TcpListener::bind(config.admin_listen)
@@ -218,7 +220,7 @@ impl Node {
         let tags =
             Tags::new(access.clone(), store.clone(), queries.clone(), config.freshness, metrics.clone());
         let resolver = Resolver::new(access.clone(), tags, store.clone(), queries);
-        let mirror = Arc::new(Mirror::new(origins.clone(), access, resolver, blobs.clone()));
+        let mirror = Arc::new(Mirror::new(origins.clone(), access, resolver, blobs.clone(), filesystems));
         let proxy = Proxy::new(mirror.clone(), &config.proxy)?;
         let requests = Requests::new(Images::new(mirror), claims, ranges, metrics.clone());
 

@@ -9,6 +9,7 @@ use super::identity::differences;
 use super::layers::Layers;
 use super::layout;
 use super::measure::{Bench, Inspection, Start, Subject, Way, apart, metric};
+use super::needs;
 use super::node::{HOLDER, MEASURED, Node};
 use super::prepare::Kept;
 use super::report::{FullRead, LazyReport, LazyResult, Readiness, aims};
@@ -32,7 +33,7 @@ const WAYS: [Way; 4] = [Way::Registry, Way::Mirror, Way::Lazy, Way::LazyWithoutF
 /// Measures what the arguments ask for. Whatever it makes on the machine but the prepared images is gone when it
 /// returns, also after SIGINT, SIGTERM and SIGHUP; what an earlier run left that was killed is removed at the start.
 pub fn run(arguments: &LazyArguments) -> Result<LazyReport> {
-    ensure!(rustix::process::geteuid().is_root(), "containers need root: run it with sudo");
+    needs::check(&std::env::temp_dir())?;
     until_told(measure(arguments))
 }
 

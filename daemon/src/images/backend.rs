@@ -21,6 +21,7 @@ use super::resolve::Resolver;
 use super::share::may_share;
 use super::tags::Resolved;
 use crate::blobs::{BlobService, OriginContext, Wanted, reading};
+use crate::lazy::Filesystems;
 
 /// The longest manifest, in bytes: twice what registries must take.
 pub(super) const MAX_MANIFEST: u64 = 8 << 20;
@@ -32,6 +33,7 @@ pub(crate) struct Mirror {
     access: Access,
     resolver: Resolver,
     blobs: BlobService,
+    filesystems: Filesystems,
 }
 
 /// A manifest, and as whom the blobs that it lists are read.
@@ -51,8 +53,14 @@ pub(crate) struct FoundBlob {
 }
 
 impl Mirror {
-    pub(crate) fn new(origins: Origins, access: Access, resolver: Resolver, blobs: BlobService) -> Self {
-        Self { origins, access, resolver, blobs }
+    pub(crate) fn new(
+        origins: Origins,
+        access: Access,
+        resolver: Resolver,
+        blobs: BlobService,
+        filesystems: Filesystems,
+    ) -> Self {
+        Self { origins, access, resolver, blobs, filesystems }
     }
 
     fn origin(&self, registry: &RegistryName) -> Result<Arc<Origin>, Refusal> {
@@ -84,6 +92,11 @@ impl Mirror {
     async fn follow(&self, origin: &Origin, repository: &Repository, resolved: &Resolved, manifest: &Bytes) {
         let children = Children::of(manifest);
         self.resolver.note_children(origin, repository, &resolved.grant, &children).await;
+        // A filesystem may show the layers, and what it reads of them would wait for what nobody asked for. Those that
+        // it does not show are fetched as they are read.
+        if self.filesystems.any() {
+            return;
+        }
         // An index lists platforms that nobody here may want; the manifest that is asked for next tells.
         if !children.manifests.is_empty() {
             return;

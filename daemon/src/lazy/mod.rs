@@ -23,4 +23,4 @@ pub(crate) use indexer::{Indexer, follow_layers};
 pub(crate) use peers::PeerServer;
 pub(crate) use ranges::{OriginParts, Ranges};
 pub(crate) use requests::Requests;
-pub(crate) use socket::Socket;
+pub(crate) use socket::{Filesystems, Socket};

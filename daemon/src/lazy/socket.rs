@@ -30,6 +30,22 @@ const TAKES: Duration = Duration::from_secs(30);
 pub(crate) struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    filesystems: Filesystems,
+}
+
+/// The processes with filesystems that are connected.
+#[derive(Clone, Debug)]
+pub(crate) struct Filesystems(Arc<Semaphore>);
+
+impl Filesystems {
+    /// As many as there may be, none of them here yet.
+    pub(crate) fn none() -> Self {
+        Self(Arc::new(Semaphore::new(CONNECTIONS)))
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        self.0.available_permits() < CONNECTIONS
+    }
 }
 
 impl Drop for Socket {
@@ -42,18 +58,17 @@ impl Drop for Socket {
 
 impl Socket {
     /// Listens, for the owner of this process only. A socket that was left there is replaced.
-    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+    pub(crate) fn bind(path: &Path, filesystems: Filesystems) -> io::Result<Self> {
         if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
             std::fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), filesystems })
     }
 
     /// Serves for as long as the node runs.
     pub(crate) async fn serve(self, requests: Requests) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -67,7 +82,7 @@ impl Socket {
                             continue;
                         }
                     };
-                    let Ok(place) = places.clone().try_acquire_owned() else {
+                    let Ok(place) = self.filesystems.0.clone().try_acquire_owned() else {
                         warn!("too many connections to the socket for filesystems");
                         continue;
                     };
