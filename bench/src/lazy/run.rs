@@ -43,9 +43,11 @@ async fn measure(arguments: &LazyArguments) -> Result<LazyReport> {
     let subjects = subjects(arguments, &progress).await?;
     let name = RunName::new();
     let folder = Folder::make(name.folder())?;
-    let mut results = Vec::new();
+    let (mut results, mut notes) = (Vec::new(), Vec::new());
     for link in &arguments.links {
-        results.extend(over(*link, arguments, &subjects, &name, &folder, &progress).await?);
+        let (found, problem) = over(*link, arguments, &subjects, &name, &folder, &progress).await?;
+        results.extend(found);
+        notes.extend(problem);
     }
     let mut settings = vec![
         ("rounds".to_owned(), arguments.rounds.to_string()),
@@ -57,7 +59,7 @@ async fn measure(arguments: &LazyArguments) -> Result<LazyReport> {
             Some((format!("link of {link}"), format!("{goodput:.1} Mbit/s of content")))
         },
     ));
-    Ok(LazyReport { command: String::new(), settings, notes: Vec::new(), results })
+    Ok(LazyReport { command: String::new(), settings, notes, results })
 }
 
 /// The images, made if need be, and their indexes.
@@ -87,7 +89,7 @@ async fn images(arguments: &LazyArguments, progress: &Progress) -> Result<Vec<Im
     Ok(images)
 }
 
-/// All starts over links of one rate.
+/// All starts over links of one rate, and what was wrong with the links, if anything was.
 async fn over(
     link: Rate,
     arguments: &LazyArguments,
@@ -95,7 +97,7 @@ async fn over(
     name: &RunName,
     folder: &Folder,
     progress: &Progress,
-) -> Result<Vec<LazyResult>> {
+) -> Result<(Vec<LazyResult>, Option<String>)> {
     let step = progress.step(format!("{link}: making the network"));
     let plan = Plan { nodes: MEASURED + 1, zones: 1, link, origin_link: link, zone_link: link };
     let folder = Folder::make(folder.path().join(link.to_string()))?;
@@ -132,9 +134,10 @@ async fn over(
     step.finish_and_clear();
     drop((node, holder, scheduler, origin));
     let found = subjects.iter().zip(&found);
-    found
+    let results = found
         .map(|(subject, (starts, inspection))| result(subject, link, goodput.link, starts, inspection))
-        .collect()
+        .collect::<Result<_>>()?;
+    Ok((results, goodput.problem(&plan)))
 }
 
 /// Lets the node that holds them pull all images, and waits until it has their indexes.
