@@ -89,6 +89,8 @@ async fn a_container_starts_from_an_unmodified_image_with_only_the_spans_that_it
     assert!(started < all / 4);
     // The registry gave the manifest and its configuration to the other node, and no layer to this one.
     assert_eq!(registry.blob_bytes().await, sent);
+    // Nor did other nodes: the manifest alone makes nobody fetch layers that are shown.
+    assert!(cluster.node(1).metrics().await.sum("shoal_peer_chunk_bytes_total") < 1e6);
     let held = kubelet.ctr(["content", "ls", "-q"]).await.unwrap().text();
     for layer in &image.here().layers {
         assert!(!held.contains(&layer.digest.to_string()), "containerd fetched a layer");

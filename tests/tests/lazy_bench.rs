@@ -174,7 +174,7 @@ fn an_interrupted_run_leaves_nothing_behind() {
     let folder = TempDir::with_prefix("lazy-image-").unwrap();
     layout(folder.path());
     let mut run = Run::start(folder.path(), &[]);
-    run.wait_for("shoal fs ");
+    run.wait_for(" fs --node ");
     kill_process(Pid::from_raw(i32::try_from(run.child.id()).unwrap()).unwrap(), Signal::INT).unwrap();
     let output = run.end();
     assert_eq!(output.status.code(), Some(1));

@@ -73,7 +73,7 @@ async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
     };
     step.finish_and_clear();
 
-    let problem = goodput.problem(&plan);
+    let problem = goodput.problem(&plan).map(|problem| format!("{problem}; no ratios are claimed"));
     let alone = Duration::from_secs_f64(images.cold.bytes() as f64 / goodput.link);
     let mut modes = Vec::new();
     for mode in arguments.modes() {

@@ -8,6 +8,7 @@ mod layers;
 mod layout;
 mod measure;
 mod native;
+mod needs;
 mod node;
 mod page;
 mod page_cache;

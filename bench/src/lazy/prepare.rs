@@ -12,6 +12,7 @@ use shoal_proto::Digest;
 use tokio::process::Command;
 
 use super::layout;
+use super::needs;
 use super::recipe::{ImageName, Recipe, SUITE};
 use crate::rig::image::{Image, Layer, digest, digest_of};
 
@@ -56,6 +57,7 @@ impl Kept<'_> {
     }
 
     async fn make(&self, name: ImageName, recipe: &Recipe, folder: &Path) -> Result<()> {
+        needs::programs(&needs::TO_MAKE_IMAGES)?;
         let base = self.base().await?;
         let work = anew(&folder.with_extension("part"))?;
         let blobs = folder.join("blobs/sha256");

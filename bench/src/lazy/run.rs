@@ -9,6 +9,7 @@ use super::identity::differences;
 use super::layers::Layers;
 use super::layout;
 use super::measure::{Bench, Inspection, Start, Subject, Way, apart, metric};
+use super::needs;
 use super::node::{HOLDER, MEASURED, Node};
 use super::prepare::Kept;
 use super::report::{FullRead, LazyReport, LazyResult, Readiness, aims};
@@ -32,7 +33,7 @@ const WAYS: [Way; 4] = [Way::Registry, Way::Mirror, Way::Lazy, Way::LazyWithoutF
 /// Measures what the arguments ask for. Whatever it makes on the machine but the prepared images is gone when it
 /// returns, also after SIGINT, SIGTERM and SIGHUP; what an earlier run left that was killed is removed at the start.
 pub fn run(arguments: &LazyArguments) -> Result<LazyReport> {
-    ensure!(rustix::process::geteuid().is_root(), "containers need root: run it with sudo");
+    needs::check(&std::env::temp_dir())?;
     until_told(measure(arguments))
 }
 
@@ -42,9 +43,11 @@ async fn measure(arguments: &LazyArguments) -> Result<LazyReport> {
     let subjects = subjects(arguments, &progress).await?;
     let name = RunName::new();
     let folder = Folder::make(name.folder())?;
-    let mut results = Vec::new();
+    let (mut results, mut notes) = (Vec::new(), Vec::new());
     for link in &arguments.links {
-        results.extend(over(*link, arguments, &subjects, &name, &folder, &progress).await?);
+        let (found, problem) = over(*link, arguments, &subjects, &name, &folder, &progress).await?;
+        results.extend(found);
+        notes.extend(problem);
     }
     let mut settings = vec![
         ("rounds".to_owned(), arguments.rounds.to_string()),
@@ -56,7 +59,7 @@ async fn measure(arguments: &LazyArguments) -> Result<LazyReport> {
             Some((format!("link of {link}"), format!("{goodput:.1} Mbit/s of content")))
         },
     ));
-    Ok(LazyReport { command: String::new(), settings, notes: Vec::new(), results })
+    Ok(LazyReport { command: String::new(), settings, notes, results })
 }
 
 /// The images, made if need be, and their indexes.
@@ -86,7 +89,7 @@ async fn images(arguments: &LazyArguments, progress: &Progress) -> Result<Vec<Im
     Ok(images)
 }
 
-/// All starts over links of one rate.
+/// All starts over links of one rate, and what was wrong with the links, if anything was.
 async fn over(
     link: Rate,
     arguments: &LazyArguments,
@@ -94,7 +97,7 @@ async fn over(
     name: &RunName,
     folder: &Folder,
     progress: &Progress,
-) -> Result<Vec<LazyResult>> {
+) -> Result<(Vec<LazyResult>, Option<String>)> {
     let step = progress.step(format!("{link}: making the network"));
     let plan = Plan { nodes: MEASURED + 1, zones: 1, link, origin_link: link, zone_link: link };
     let folder = Folder::make(folder.path().join(link.to_string()))?;
@@ -131,9 +134,10 @@ async fn over(
     step.finish_and_clear();
     drop((node, holder, scheduler, origin));
     let found = subjects.iter().zip(&found);
-    found
+    let results = found
         .map(|(subject, (starts, inspection))| result(subject, link, goodput.link, starts, inspection))
-        .collect()
+        .collect::<Result<_>>()?;
+    Ok((results, goodput.problem(&plan)))
 }
 
 /// Lets the node that holds them pull all images, and waits until it has their indexes.

@@ -55,7 +55,7 @@ impl Expected {
         let share = carried / (self.rate.bytes_per_second() * TCP_SHARE);
         (share < ENOUGH).then(|| {
             format!(
-                "{} carried only {:.0} % of what {} allows, so something else is slow; no ratios are claimed",
+                "{} carried only {:.0} % of what {} allows, so something else is slow",
                 self.what,
                 share * 100.0,
                 self.rate
