@@ -24,7 +24,7 @@ fn finishes_near_the_bound(layers: &str, most: f64) {
 
 #[test]
 fn forty_small_layers() {
-    finishes_near_the_bound("40x50KiB..4MiB", 1.5);
+    finishes_near_the_bound("40x50KiB..4MiB", 1.6);
 }
 
 #[test]
