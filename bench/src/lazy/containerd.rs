@@ -132,7 +132,11 @@ impl<'a> Containerd<'a> {
     pub(super) async fn kill(&self, mut container: Container) -> Result<()> {
         let mut kill = self.ctr();
         kill.args(["task", "kill", "--signal", "SIGKILL", &container.id]);
-        self.node.run(kill).await?;
+        let killed = self.node.run(kill).await;
+        // It may have ended by itself since its first line.
+        if killed.is_err() && container.client.try_wait()?.is_none() {
+            killed?;
+        }
         container.client.wait().await?;
         Ok(())
     }

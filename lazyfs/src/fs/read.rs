@@ -17,6 +17,8 @@ pub struct FileRead {
     len: usize,
     /// Where in the tar, and where in what is read; in order.
     pieces: Vec<(u64, Range<usize>)>,
+    /// The part of the file in which the read ends, in the tar.
+    around: Range<u64>,
 }
 
 impl FileRead {
@@ -33,7 +35,10 @@ impl FileRead {
                 (extent.tar_offset + (from - extent.file_offset), within(from - start)..within(to - start))
             })
             .collect();
-        Self { layer, len: within(end - start), pieces }
+        let to = extents.partition_point(|extent| extent.file_offset < end);
+        let ended = to.checked_sub(1).and_then(|last| extents.get(last));
+        let around = ended.map(|extent| extent.tar_offset..extent.tar_offset + extent.len);
+        Self { layer, len: within(end - start), pieces, around: around.unwrap_or_default() }
     }
 
     /// Bytes that will be read.
@@ -71,12 +76,21 @@ impl FileRead {
             (rest, at) = (tail, place.end);
             reads.push(self.layer.read(*start, piece, Urgency::Demand));
         }
-        let read = try_join_all(reads).await;
+        // What is waited for is asked for first.
+        let ahead = async { self.read_ahead() };
+        let (read, ()) = futures_util::join!(try_join_all(reads), ahead);
         let metrics = self.layer.metrics();
         metrics.waited(begun.elapsed());
         read?;
         metrics.read(self.len);
         Ok(out)
+    }
+
+    /// Who reads one span of a file after the other is spared the wait for the next one.
+    fn read_ahead(&self) {
+        if let Some((start, place)) = self.pieces.last() {
+            self.layer.read_ahead(*start..*start + place.len() as u64, &self.around);
+        }
     }
 
     /// Zeros between the pieces.

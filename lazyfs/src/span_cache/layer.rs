@@ -181,8 +181,30 @@ impl Layer {
         read.map_err(|error| self.disk(error))
     }
 
+    /// Begins to fetch the span after `read` if the one before it is here, and all three belong to `file`, a range of
+    /// the tar: somebody reads on then. The cache's bound holds for it.
+    pub(crate) fn read_ahead(self: &Arc<Self>, read: Range<u64>, file: &Range<u64>) {
+        let (spans, map) = (&self.index().spans, &self.stored.map);
+        let of_file = |at: u64| file.contains(&at).then(|| spans.covering(at..at + 1).next()).flatten();
+        let mut covering = spans.covering(read);
+        let Some(first) = covering.next() else { return };
+        let last = covering.last().unwrap_or(first);
+        let range = |span| spans.tar_range(span).unwrap_or_default();
+        let before = range(first).start.checked_sub(1).and_then(of_file);
+        let next = of_file(range(last).end).filter(|&next| !map.is_checked(next));
+        if let (Some(next), true) = (next, before.is_some_and(|before| map.is_checked(before))) {
+            let layer = self.clone();
+            // If it fails, the reader that comes there is told.
+            tokio::spawn(async move { layer.keep(next, Urgency::Prefetch).await });
+        }
+    }
+
     /// Makes sure that a span is on this disk, for nobody in particular. The cache's bound holds for it.
     pub async fn fill(self: &Arc<Self>, span: SpanIndex) -> Result<(), FillError> {
+        self.keep(span, Urgency::Fill).await
+    }
+
+    async fn keep(self: &Arc<Self>, span: SpanIndex, urgency: Urgency) -> Result<(), FillError> {
         if self.stored.map.is_checked(span) {
             return Ok(());
         }
@@ -191,7 +213,7 @@ impl Layer {
         let promise = tokio::task::spawn_blocking(move || shelf.promise(len));
         let promise = promise.await.map_err(|_| ReadError::ShutDown { layer: *self.digest() })?;
         let _promise = promise.ok_or(FillError::NoRoom)?;
-        self.span(span, Urgency::Fill).await?;
+        self.span(span, urgency).await?;
         if self.stored.map.is_checked(span) { Ok(()) } else { Err(FillError::DiskFull) }
     }
 
@@ -228,14 +250,15 @@ impl Layer {
         self.stored.sync();
     }
 
-    /// A span, fetched once however many ask for it. One who is in more of a hurry than who asked before asks anew.
+    /// A span, fetched once however many ask for it. Who waits for one that is only being filled in asks anew; what is
+    /// read ahead is not so far behind.
     fn span(self: &Arc<Self>, span: SpanIndex, urgency: Urgency) -> Shared<BoxFuture<'static, Fetched>> {
         if urgency == Urgency::Demand {
             *self.last_demand.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = fetches.running.get(&span)
-            && running.urgency >= urgency
+            && running.urgency >= urgency.min(Urgency::Prefetch)
         {
             return running.result.clone();
         }

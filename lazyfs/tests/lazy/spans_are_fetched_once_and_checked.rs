@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_lazyfs::fs::Ino;
+use shoal_lazyfs::images::Images;
 use shoal_lazyfs::index::{Entrance, SpanIndex, WindowRef};
 use shoal_lazyfs::source::Urgency;
 use shoal_lazyfs::span_cache::{Layer, Patience, ReadError, SpanCache};
@@ -52,6 +54,47 @@ async fn any_range_is_the_tars_and_what_is_there_is_not_asked_for_again() {
     assert_eq!(case.source.asked(), case.layer.index().spans.len());
     let mut out = vec![0; case.tar.len()];
     assert!(case.layer.read_local(0, &mut out).unwrap() && out == case.tar);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_on_in_a_file_finds_the_next_span_there() {
+    let mut content = vec![0; 16 * SPAN as usize];
+    fastrand::Rng::with_seed(3).fill(&mut content);
+    let mut tar = tar::Builder::new(Vec::new());
+    for name in ["file", "next"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, name, &*content).unwrap();
+    }
+    let source = Arc::new(Source::new());
+    let layer = source.add(samples::gzip(&tar.into_inner().unwrap(), 6), SPAN);
+    let folder = tempfile::tempdir().unwrap();
+    let images = Images::open(folder.path(), source.clone(), Patience::default()).await.unwrap();
+    let slot = images.add(&[layer]).await.unwrap()[0];
+    let root = images.fs().lookup(Ino::ROOT, slot.0.to_string().as_bytes()).unwrap().unwrap();
+    let file = images.fs().lookup(root.ino, b"file").unwrap().unwrap();
+    let cache = images.cache().clone();
+    let read = async |span: u64| {
+        let read = images.fs().read(file.ino, span * SPAN, 4096).unwrap();
+        let at = (span * SPAN) as usize;
+        assert!(read.fetch().await.unwrap() == content[at..at + 4096]);
+    };
+    // Here and there: nobody reads on.
+    for span in [1, 8, 4, 12] {
+        read(span).await;
+    }
+    assert_eq!((source.asked(), cache.counts().spans_prefetched), (4, 0));
+    read(5).await;
+    while cache.counts().spans_prefetched < 1 {
+        tokio::task::yield_now().await;
+    }
+    // It is here, and nobody waits for it; the one after it is fetched while it is read.
+    read(6).await;
+    assert_eq!(source.asked(), 6);
+    // The file's end is the end.
+    read(14).await;
+    read(15).await;
+    assert_eq!((source.asked(), cache.counts().spans_prefetched), (8, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
