@@ -118,13 +118,16 @@ impl<'a> Containerd<'a> {
         for variable in program.env.iter().flatten() {
             ctr.args(["--env", variable]);
         }
-        if !program.user.is_empty() {
-            ctr.args(["--user", &program.user]);
-        }
         let words: Vec<&String> =
             program.entrypoint.iter().flatten().chain(program.cmd.iter().flatten()).collect();
         ensure!(!words.is_empty(), "the image's configuration names no program");
-        ctr.arg(root).arg(id).args(words);
+        ctr.arg(root).arg(id);
+        // `ctr run` takes the user from an image only; util-linux is in nearly all of them.
+        if !program.user.is_empty() {
+            let (user, group) = program.user.split_once(':').unwrap_or((&program.user, &program.user));
+            ctr.args(["setpriv", "--reuid", user, "--regid", group, "--clear-groups"]);
+        }
+        ctr.args(words);
         Ok(ctr)
     }
 
