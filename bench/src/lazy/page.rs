@@ -68,17 +68,18 @@ fn figure(result: &LazyResult, bars: &[Bar], limit: Option<f64>) -> String {
     for (place, (name, class, length)) in bars.iter().enumerate() {
         let top = place as f64 * ROW + 4.0;
         let (middle, drawn) = (top + 15.0, (length * scale).max(2.0));
+        let limit = limit.map(|limit| (limit, LEFT + limit * scale)).filter(|_| *name == "lazily");
+        let ends = limit.map_or(0.0, |(_, mark)| mark).max(LEFT + drawn);
         let _ = write!(
             svg,
             "<text class=name x={:.1} y={middle:.1} text-anchor=end>{name}</text>\
              <rect class=\"bar {class}\" x={LEFT} y={top:.1} width={drawn:.1} height=20 rx=3 />\
              <text class=value x={:.1} y={middle:.1}>{}</text>",
             LEFT - 12.0,
-            LEFT + drawn + 10.0,
+            ends + 10.0,
             seconds(*length)
         );
-        if let Some(limit) = limit.filter(|_| *name == "lazily") {
-            let x = LEFT + limit * scale;
+        if let Some((limit, x)) = limit {
             let _ = write!(
                 svg,
                 "<line class=mark x1={x:.1} x2={x:.1} y1={:.1} y2={:.1}><title>limit: {}</title></line>",
