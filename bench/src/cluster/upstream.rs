@@ -22,7 +22,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::UsageError;
-use crate::rig::image::{Content, Descriptor, Image, MANIFEST_TYPES};
+use crate::rig::image::{Content, Descriptor, Image, MANIFEST_TYPES, architecture};
 use crate::rig::net::{Host, Network, inside};
 use crate::rig::registry::{PORT, Sent};
 
@@ -239,13 +239,4 @@ async fn forward(State((upstream, counts)): State<(Upstream, Arc<Counts>)>, requ
 
 fn only(headers: &HeaderMap, wanted: &[HeaderName]) -> HeaderMap {
     wanted.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect()
-}
-
-/// As images name it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

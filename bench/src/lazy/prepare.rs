@@ -14,7 +14,7 @@ use tokio::process::Command;
 use super::layout;
 use super::needs;
 use super::recipe::{ImageName, Recipe, SUITE};
-use crate::rig::image::{Image, Layer, digest, digest_of};
+use crate::rig::image::{Image, Layer, architecture, digest, digest_of};
 
 const INSTALL: &str = include_str!("install.sh");
 /// Enough of a digest to tell recipes apart.
@@ -148,15 +148,6 @@ impl Kept<'_> {
 
 fn key(text: &str) -> String {
     digest(text.as_bytes()).hex().chars().take(KEY_LEN).collect()
-}
-
-/// As images name it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 /// An empty folder.

