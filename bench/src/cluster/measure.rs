@@ -148,7 +148,7 @@ impl Bench<'_> {
     /// The origin with the run's images; it has sent nothing yet.
     pub(super) async fn origin(&self) -> Result<Origin> {
         match &self.upstream {
-            Some(upstream) => Ok(Origin::Upstream(upstream.serve(self.network))),
+            Some(upstream) => Ok(Origin::Upstream(upstream.serve(self.network).await?)),
             None => {
                 let folder = self.folder.join("origin");
                 Ok(Origin::Own(Registry::start(self.network, Host::Origin, &folder, None).await?))

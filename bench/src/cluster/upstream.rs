@@ -18,7 +18,7 @@ use reqwest::{Client, Method, StatusCode, Url};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::UsageError;
@@ -129,16 +129,22 @@ impl Upstream {
         Ok(answer.text().await?)
     }
 
-    /// Puts it into the origin's place.
-    pub(super) fn serve(&self, network: &Network) -> Serving {
+    /// Puts it into the origin's place; it answers when this returns.
+    pub(super) async fn serve(&self, network: &Network) -> Result<Serving> {
         let counts = Arc::new(Counts::default());
         let router = Router::new().fallback(forward).with_state((self.clone(), counts.clone()));
-        let namespace = network.namespace(Host::Origin);
-        let server = tokio::spawn(inside(namespace, move || async move {
+        let (bound, is_bound) = oneshot::channel();
+        let server = tokio::spawn(inside(network.namespace(Host::Origin), move || async move {
             let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+            // Nobody may be waiting any more.
+            let _ = bound.send(());
             Ok(axum::serve(listener, router).await?)
         }));
-        Serving { counts, server }
+        if is_bound.await.is_err() {
+            server.await?.context("cannot serve in the origin's place")?;
+            bail!("what serves in the origin's place ended at its start");
+        }
+        Ok(Serving { counts, server })
     }
 }
 

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::page;
-use crate::report::Files;
+use crate::report::{Files, write_table};
 use crate::rig::rate::Rate;
 
 /// A whole run. Its JSON is what programs read: fields are added, never renamed.
@@ -137,23 +137,9 @@ const HEADINGS: [&str; COLUMNS] = [
 
 impl fmt::Display for LazyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, value) in &self.settings {
-            writeln!(f, "{name:<20} {value}")?;
-        }
-        writeln!(f)?;
         let headings = HEADINGS.map(str::to_owned);
-        let rows: Vec<[String; COLUMNS]> =
-            [headings].into_iter().chain(self.results.iter().map(row)).collect();
-        let width =
-            |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
-        for row in &rows {
-            let mut line = String::new();
-            for (column, cell) in row.iter().enumerate() {
-                let width = width(column).unwrap_or_default();
-                line += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
-            }
-            writeln!(f, "{}", line.trim_end())?;
-        }
+        let rows: Vec<_> = [headings].into_iter().chain(self.results.iter().map(row)).collect();
+        write_table(f, &self.settings, &rows)?;
         writeln!(f)?;
         for result in &self.results {
             let at = format!("{}, {}", result.image, result.link);

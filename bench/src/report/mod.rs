@@ -8,3 +8,4 @@ mod table;
 
 pub use model::{Kind, Mode, Report, Sample};
 pub use output::{Files, Output, OutputArguments};
+pub(crate) use table::write_table;

@@ -26,27 +26,36 @@ const NONE: &str = "–";
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, value) in &self.settings {
-            writeln!(f, "{name:<20} {value}")?;
-        }
-        writeln!(f)?;
         let headings = HEADINGS.map(str::to_owned);
-        let rows: Vec<[String; 13]> = [headings].into_iter().chain(self.modes.iter().map(row)).collect();
-        let width =
-            |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
-        for row in &rows {
-            let mut line = String::new();
-            for (column, cell) in row.iter().enumerate() {
-                let width = width(column).unwrap_or_default();
-                line += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
-            }
-            writeln!(f, "{}", line.trim_end())?;
-        }
+        let rows: Vec<_> = [headings].into_iter().chain(self.modes.iter().map(row)).collect();
+        write_table(f, &self.settings, &rows)?;
         for note in &self.notes {
             writeln!(f, "\nNOTE: {note}")?;
         }
         Ok(())
     }
+}
+
+/// Names and values, then columns that are as wide as what stands in them.
+pub(crate) fn write_table<const COLUMNS: usize>(
+    f: &mut fmt::Formatter<'_>,
+    settings: &[(String, String)],
+    rows: &[[String; COLUMNS]],
+) -> fmt::Result {
+    for (name, value) in settings {
+        writeln!(f, "{name:<20} {value}")?;
+    }
+    writeln!(f)?;
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = width(column).unwrap_or_default();
+            line += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+        }
+        writeln!(f, "{}", line.trim_end())?;
+    }
+    Ok(())
 }
 
 fn row(mode: &Mode) -> [String; 13] {

@@ -1,8 +1,8 @@
 //! What the blobs that a node waits for have leased together is as much as one blob may have.
 //!
 //! The layers of an image come over the same line: a chunk that is read beside those of all other layers comes no sooner
-//! than the last of them, and until then nobody can pass it on. With all of them read at once 16 nodes at 50 Mbit/s took
-//! 1.8 times the bound for 32 layers of 4 MiB; now 1.3.
+//! than the last of them, and until then nobody can pass it on. With all of them read at once 16 simulated nodes at
+//! 50 Mbit/s took 1.8 times the bound for 32 layers of 4 MiB; now 1.3.
 
 use std::time::Duration;
 
