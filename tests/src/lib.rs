@@ -15,6 +15,7 @@
 
 mod access_log;
 mod address;
+mod bench_run;
 mod cluster;
 mod containerd;
 mod containers_config;
@@ -46,6 +47,7 @@ mod tmpfs;
 
 pub use access_log::Access;
 pub use address::free_address;
+pub use bench_run::BenchRun;
 pub use cluster::{Cluster, ClusterBuilder};
 pub use containerd::Containerd;
 pub use faulty_registry::{Fault, FaultyRegistry, Received};

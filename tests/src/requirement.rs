@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::path::PathBuf;
 
 /// What a test needs beyond a Rust toolchain.
@@ -5,17 +6,24 @@ use std::path::PathBuf;
 pub struct Needs {
     /// Mounting a snapshot, or writing the stores of containerd and podman, needs root.
     pub root: bool,
+    /// Showing files through FUSE.
+    pub fuse: bool,
     pub programs: &'static [&'static str],
 }
 
 impl Needs {
-    pub const REGISTRY: Self = Self { root: false, programs: &["docker-registry", "htpasswd"] };
-    pub const SKOPEO: Self = Self { root: false, programs: &["docker-registry", "htpasswd", "skopeo"] };
-    pub const PODMAN: Self = Self { root: true, programs: &["docker-registry", "htpasswd", "podman"] };
+    pub const REGISTRY: Self = Self { root: false, fuse: false, programs: &["docker-registry", "htpasswd"] };
+    pub const SKOPEO: Self =
+        Self { root: false, fuse: false, programs: &["docker-registry", "htpasswd", "skopeo"] };
+    pub const PODMAN: Self =
+        Self { root: true, fuse: false, programs: &["docker-registry", "htpasswd", "podman"] };
     pub const CONTAINERD: Self =
-        Self { root: true, programs: &["docker-registry", "htpasswd", "containerd", "ctr"] };
+        Self { root: true, fuse: false, programs: &["docker-registry", "htpasswd", "containerd", "ctr"] };
+    pub const FUSE: Self = Self { root: true, fuse: true, programs: &[] };
+    /// Containers whose images are shown lazily.
     pub const CONTAINERS: Self = Self {
         root: true,
+        fuse: true,
         programs: &["docker-registry", "htpasswd", "containerd", "ctr", "runc", "containerd-shim-runc-v2"],
     };
 }
@@ -27,6 +35,9 @@ pub fn available(needs: Needs) -> bool {
         needs.programs.iter().filter(|p| find(p).is_none()).map(|p| (*p).into()).collect();
     if needs.root && !rustix::process::geteuid().is_root() {
         missing.push("root".into());
+    }
+    if needs.fuse && File::open("/dev/fuse").is_err() {
+        missing.push("/dev/fuse".into());
     }
     if missing.is_empty() {
         return true;

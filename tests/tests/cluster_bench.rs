@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
-use shoal_tests::{ImageBuilder, Needs, Registry, available, shoal_binary};
+use shoal_tests::{BenchRun, ImageBuilder, Needs, Registry, available, shoal_binary};
 use tempfile::TempDir;
 
-const NEEDS: Needs = Needs { root: true, programs: &["docker-registry", "ip", "tc"] };
+const NEEDS: Needs = Needs { root: true, fuse: false, programs: &["docker-registry", "ip", "tc"] };
 /// What programs that read the JSON rely on.
 const FIELDS: [&str; 14] = [
     "nodes",
@@ -29,87 +27,13 @@ const FIELDS: [&str; 14] = [
     "rss_anon_peak",
     "first_byte_last_s",
 ];
-/// A machine under load has its cluster up within this.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A run with a folder for its temporary files.
-struct Run {
-    temporary: TempDir,
-    child: Child,
-}
-
-impl Run {
-    fn start(temporary: TempDir, arguments: &[&str]) -> Self {
-        let child = Command::new(shoal_binary())
-            .args(["bench", "cluster"])
-            .args(arguments)
-            .env("TMPDIR", temporary.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self { temporary, child }
-    }
-
-    /// Waits until its last node's daemon runs.
-    fn wait_for_daemon(&mut self, node: &str) {
-        let config = format!("{node}.toml");
-        let started = Instant::now();
-        while !self.processes().iter().any(|command| command.contains(&config)) {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "no daemon of {node}: {ended:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap(), signal).unwrap();
-    }
-
-    /// Command lines of all processes that work in its folder.
-    fn processes(&self) -> Vec<String> {
-        let folder = self.temporary.path().to_str().unwrap();
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let commands = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-        let commands = commands.map(|command| String::from_utf8_lossy(&command).replace('\0', " "));
-        commands.filter(|command| command.contains(folder)).collect()
-    }
-
-    fn namespaces(&self) -> Vec<PathBuf> {
-        let prefix = format!("shoal-bench-{}-", self.child.id());
-        let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
-        let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
-        ours.map(|entry| entry.path()).collect()
-    }
-
-    fn left_behind(&self) -> (Vec<PathBuf>, Vec<String>, Vec<PathBuf>) {
-        let files = std::fs::read_dir(self.temporary.path()).unwrap().map(|entry| entry.unwrap().path());
-        (self.namespaces(), self.processes(), files.collect())
-    }
-
-    /// Waits for its end, and checks that nothing is left of it.
-    fn end(mut self) -> Output {
-        let (mut out, mut err) = (self.child.stdout.take().unwrap(), self.child.stderr.take().unwrap());
-        let read = |from: &mut dyn std::io::Read| {
-            let mut bytes = Vec::new();
-            from.read_to_end(&mut bytes).unwrap();
-            bytes
-        };
-        let (stdout, stderr) = (read(&mut out), read(&mut err));
-        let status = self.child.wait().unwrap();
-        assert_eq!(self.left_behind(), (vec![], vec![], vec![]), "{}", String::from_utf8_lossy(&stderr));
-        Output { status, stdout, stderr }
-    }
-}
-
-fn temporary() -> TempDir {
-    TempDir::with_prefix("bench-test-").unwrap()
+fn start(arguments: &[&str]) -> BenchRun {
+    BenchRun::start("cluster", arguments)
 }
 
 /// Runs to the end and gives the report.
 fn report(arguments: &[&str]) -> Value {
-    let output = Run::start(temporary(), &[arguments, &["--json", "-"]].concat()).end();
+    let output = start(&[arguments, &["--json", "-"]].concat()).end();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -157,7 +81,7 @@ fn a_small_cluster_is_measured() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_and_a_registry_that_exist_are_measured() {
-    if !available(Needs { root: true, programs: &["docker-registry", "ip", "tc", "skopeo"] }) {
+    if !available(Needs { root: true, fuse: false, programs: &["docker-registry", "ip", "tc", "skopeo"] }) {
         return;
     }
     let image = ImageBuilder::new(7).layer(3 << 20).layer(100_000).multi_platform().build();
@@ -209,7 +133,7 @@ fn the_page_needs_nothing_else_and_an_earlier_run_is_compared_with() {
     let arguments = ["--nodes", "2", "--size", "1MiB", "--modes", "direct", "--link", "100mbit"];
     let (json, html) = (file("old.json"), file("report.html"));
     let first = [&arguments[..], &["--json", &json, "--html", &html]].concat();
-    assert!(Run::start(temporary(), &first).end().status.success());
+    assert!(start(&first).end().status.success());
     let page = std::fs::read_to_string(&html).unwrap();
     assert!(page.contains("<svg") && page.contains("prefers-color-scheme: dark"));
     for outside in ["src=", "href=", "url(", "@import", "<script"] {
@@ -220,7 +144,7 @@ fn the_page_needs_nothing_else_and_an_earlier_run_is_compared_with() {
     let mut old: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     old["modes"][0]["origin_bytes"] = 1000.into();
     std::fs::write(&json, old.to_string()).unwrap();
-    let second = Run::start(temporary(), &[&arguments[..], &["--compare", &json]].concat()).end();
+    let second = start(&[&arguments[..], &["--compare", &json]].concat()).end();
     let text = String::from_utf8_lossy(&second.stdout);
     assert_eq!(second.status.code(), Some(1), "{text}");
     assert!(text.contains("WORSE   direct: origin bytes"), "{text}");
@@ -231,8 +155,8 @@ fn an_interrupted_run_leaves_nothing_behind() {
     if !available(NEEDS) {
         return;
     }
-    let mut run = Run::start(temporary(), &["--nodes", "3", "--size", "64MiB", "--modes", "shoal"]);
-    run.wait_for_daemon("node2");
+    let mut run = start(&["--nodes", "3", "--size", "64MiB", "--modes", "shoal"]);
+    run.wait_for("node2.toml");
     run.signal(Signal::INT);
     let output = run.end();
     assert_eq!(output.status.code(), Some(1));
@@ -244,18 +168,15 @@ fn what_a_killed_run_left_is_removed_by_the_next() {
     if !available(NEEDS) {
         return;
     }
-    let mut killed = Run::start(temporary(), &["--nodes", "2", "--size", "64MiB", "--modes", "shoal"]);
-    killed.wait_for_daemon("node1");
-    killed.signal(Signal::KILL);
-    killed.child.wait().unwrap();
-    assert!(!killed.left_behind().2.is_empty());
-    let pid = killed.child.id();
-
-    // The next run shares the folder for temporary files.
-    let next = Run::start(killed.temporary, &["--nodes", "2", "--size", "1MiB", "--modes", "direct"]).end();
+    let mut killed = start(&["--nodes", "2", "--size", "64MiB", "--modes", "shoal"]);
+    killed.wait_for("node1.toml");
+    let next = ["--nodes", "2", "--size", "1MiB", "--modes", "direct"];
+    let (next, left) = killed.kill_and_start("cluster", &next);
+    assert!(!left.is_empty());
+    // It checks that of its folder, which is that of the killed run too, nothing is left.
+    let next = next.end();
     assert!(next.status.success(), "{}", String::from_utf8_lossy(&next.stderr));
-    let core = format!("/run/netns/shoal-bench-{pid}-core");
-    assert!(!Path::new(&core).exists(), "the killed run's network is still there");
+    assert!(left.iter().all(|namespace| !namespace.exists()), "the killed run's network is still there");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::cast_possible_truncation, reason = "bytes of a small image, counted in a metric")]
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,10 +22,6 @@ const MIB: u64 = 1 << 20;
 /// One of the files of the second layer.
 const LARGE: &str = "layer1/file7";
 const PROGRAMS: &[&str] = &["sh", "cat", "sha256sum", "head"];
-
-fn can_run() -> bool {
-    available(Needs::CONTAINERS) && File::open("/dev/fuse").is_ok()
-}
 
 /// An image with programs, and a layer of which a container reads little.
 fn image() -> Image {
@@ -68,7 +63,7 @@ async fn moved(cluster: &Cluster, node: usize) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_starts_from_an_unmodified_image_with_only_the_spans_that_it_reads() {
-    if !can_run() {
+    if !available(Needs::CONTAINERS) {
         return;
     }
     let registry = Registry::start().await;
@@ -127,7 +122,7 @@ async fn filesystem(node: &Node, is_so: impl Fn(&Value) -> bool) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_shows_what_its_filesystem_does() {
-    if !can_run() {
+    if !available(Needs::CONTAINERS) {
         return;
     }
     let registry = Registry::start().await;
@@ -177,7 +172,7 @@ async fn the_node_shows_what_its_filesystem_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_image_is_fetched_whole() {
-    if !can_run() {
+    if !available(Needs::CONTAINERS) {
         return;
     }
     let registry = Registry::start().await;
@@ -199,7 +194,7 @@ async fn a_small_image_is_fetched_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_without_an_index_is_unpacked_as_without_shoal() {
-    if !can_run() {
+    if !available(Needs::CONTAINERS) {
         return;
     }
     let registry = Registry::start().await;
@@ -243,7 +238,7 @@ fn files_with(folder: &Path, texts: &[&str]) -> Vec<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_a_pull_secret_opens_is_shown_and_becomes_whole_at_once() {
-    if !can_run() {
+    if !available(Needs::CONTAINERS) {
         return;
     }
     let login = Credentials::new("alice", "correct horse");
@@ -282,7 +277,7 @@ async fn what_only_a_pull_secret_opens_is_shown_and_becomes_whole_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_reads_on_when_what_serves_it_is_killed_and_its_daemon_too() {
-    if !can_run() {
+    if !available(Needs::CONTAINERS) {
         return;
     }
     let registry = Registry::start().await;
@@ -324,7 +319,7 @@ async fn a_container_reads_on_when_what_serves_it_is_killed_and_its_daemon_too()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_machine_started_again_a_container_starts_with_nobody_else_there() {
-    if !can_run() {
+    if !available(Needs::CONTAINERS) {
         return;
     }
     let registry = Registry::start().await;
@@ -353,7 +348,7 @@ async fn after_the_machine_started_again_a_container_starts_with_nobody_else_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_are_shown_up_to_the_first_without_an_index_and_containerd_unpacks_the_rest() {
-    if !can_run() {
+    if !available(Needs::CONTAINERS) {
         return;
     }
     let registry = Registry::start().await;
@@ -385,7 +380,7 @@ async fn layers_are_shown_up_to_the_first_without_an_index_and_containerd_unpack
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_claims_another_ones_layers_plants_nothing_under_their_names() {
-    if !can_run() {
+    if !available(Needs::CONTAINERS) {
         return;
     }
     let registry = Registry::start().await;
@@ -412,7 +407,7 @@ async fn an_image_that_claims_another_ones_layers_plants_nothing_under_their_nam
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_systemd_to_keep_the_mount_a_container_outlasts_every_process_of_it() {
-    if !can_run() {
+    if !available(Needs::CONTAINERS) {
         return;
     }
     let registry = Registry::start().await;

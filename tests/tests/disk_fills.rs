@@ -111,7 +111,7 @@ async fn wrong_bytes_are_not_passed_through_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_system_without_room_does_not_stop_the_daemon() {
-    if !available(Needs { root: true, programs: &["mount", "umount"] }) {
+    if !available(Needs { root: true, fuse: false, programs: &["mount", "umount"] }) {
         return;
     }
     let registry = FaultyRegistry::start().await;

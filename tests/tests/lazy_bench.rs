@@ -2,27 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use shoal_tests::{ImageBuilder, Needs, available, programs, shoal_binary};
+use shoal_tests::{BenchRun, ImageBuilder, Needs, available, programs, shoal_binary};
 use tempfile::TempDir;
 
 const NEEDS: Needs = Needs {
     root: true,
+    fuse: true,
     programs: &["docker-registry", "ip", "tc", "containerd", "ctr", "runc", "mkfs.ext4", "nsenter"],
 };
-/// A machine under load is so far within this.
-const PATIENCE: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
-
-fn can_run() -> bool {
-    available(NEEDS) && std::fs::File::open("/dev/fuse").is_ok()
-}
 
 /// An image in a layout folder: programs, and a layer of which its container reads the beginning of a file.
 fn layout(folder: &Path) {
@@ -56,88 +50,21 @@ fn layout(folder: &Path) {
     std::fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
 }
 
-/// A run with a folder for its temporary files.
-struct Run {
-    temporary: TempDir,
-    child: Child,
-}
-
-impl Run {
-    fn start(image: &Path, arguments: &[&str]) -> Self {
-        let temporary = TempDir::with_prefix("lazy-").unwrap();
-        let child = Command::new(shoal_binary())
-            .args(["bench", "lazy", "--rounds", "1", "--links", "200mbit", "--image"])
-            .arg(image)
-            .args(arguments)
-            .env("TMPDIR", temporary.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self { temporary, child }
-    }
-
-    /// Command lines of all processes that work in its folder.
-    fn processes(&self) -> Vec<String> {
-        let folder = self.temporary.path().to_str().unwrap();
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let commands = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-        let commands = commands.map(|command| String::from_utf8_lossy(&command).replace('\0', " "));
-        commands.filter(|command| command.contains(folder)).collect()
-    }
-
-    fn namespaces(&self) -> Vec<PathBuf> {
-        let prefix = format!("shoal-bench-{}-", self.child.id());
-        let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
-        let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
-        ours.map(|entry| entry.path()).collect()
-    }
-
-    fn mounts(&self) -> Vec<String> {
-        let folder = self.temporary.path().to_str().unwrap();
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        mounts.lines().filter(|mount| mount.contains(folder)).map(str::to_owned).collect()
-    }
-
-    fn wait_for(&mut self, process: &str) {
-        let started = Instant::now();
-        while !self.processes().iter().any(|command| command.contains(process)) {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "no {process}: {ended:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Waits for its end, and checks that nothing is left of it.
-    fn end(mut self) -> Output {
-        let (mut out, mut err) = (self.child.stdout.take().unwrap(), self.child.stderr.take().unwrap());
-        let read = |from: &mut dyn std::io::Read| {
-            let mut bytes = Vec::new();
-            from.read_to_end(&mut bytes).unwrap();
-            bytes
-        };
-        let (stdout, stderr) = (read(&mut out), read(&mut err));
-        let status = self.child.wait().unwrap();
-        let said = String::from_utf8_lossy(&stderr);
-        assert!(self.namespaces().is_empty(), "{:?}: {said}", self.namespaces());
-        assert_eq!(self.processes(), [""; 0], "{said}");
-        assert_eq!(self.mounts(), [""; 0], "{said}");
-        assert_eq!(std::fs::read_dir(self.temporary.path()).unwrap().count(), 0, "{said}");
-        Output { status, stdout, stderr }
-    }
+fn start(image: &Path, arguments: &[&str]) -> BenchRun {
+    let common = ["--rounds", "1", "--links", "200mbit", "--image", image.to_str().unwrap()];
+    BenchRun::start("lazy", &[&common, arguments].concat())
 }
 
 #[test]
 fn a_lazy_start_is_measured_beside_others_and_its_files_are_the_same() {
-    if !can_run() {
+    if !available(NEEDS) {
         return;
     }
     let folder = TempDir::with_prefix("lazy-image-").unwrap();
     layout(&folder.path().join("image"));
     let html = folder.path().join("report.html");
     let arguments = ["--json", "-", "--html", html.to_str().unwrap()];
-    let output = Run::start(&folder.path().join("image"), &arguments).end();
+    let output = start(&folder.path().join("image"), &arguments).end();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let result = &report["results"][0];
@@ -168,14 +95,14 @@ fn a_lazy_start_is_measured_beside_others_and_its_files_are_the_same() {
 
 #[test]
 fn an_interrupted_run_leaves_nothing_behind() {
-    if !can_run() {
+    if !available(NEEDS) {
         return;
     }
     let folder = TempDir::with_prefix("lazy-image-").unwrap();
     layout(folder.path());
-    let mut run = Run::start(folder.path(), &[]);
+    let mut run = start(folder.path(), &[]);
     run.wait_for(" fs --node ");
-    kill_process(Pid::from_raw(i32::try_from(run.child.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+    run.signal(Signal::INT);
     let output = run.end();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"));

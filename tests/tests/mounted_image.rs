@@ -41,10 +41,6 @@ const IMPLIED: &[&str] = &[
     "plain",
 ];
 
-fn can_mount(needs: Needs) -> bool {
-    available(needs) && fs::File::open("/dev/fuse").is_ok()
-}
-
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
     encoder.write_all(bytes).unwrap();
@@ -141,7 +137,7 @@ fn same(got: &BTreeMap<PathBuf, Seen>, mut want: BTreeMap<PathBuf, Seen>) {
 
 #[tokio::test]
 async fn an_image_is_what_containerd_unpacks() {
-    if !can_mount(Needs::CONTAINERD) {
+    if !available(Needs::FUSE) || !available(Needs::CONTAINERD) {
         return;
     }
     let case = case();
@@ -155,7 +151,7 @@ async fn an_image_is_what_containerd_unpacks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_containerd_shows_lazily_is_what_it_unpacks() {
-    if !can_mount(Needs::CONTAINERD) || !available(Needs::REGISTRY) {
+    if !available(Needs::FUSE) || !available(Needs::CONTAINERD) || !available(Needs::REGISTRY) {
         return;
     }
     let case = case();
@@ -189,7 +185,7 @@ async fn what_containerd_shows_lazily_is_what_it_unpacks() {
 
 #[tokio::test]
 async fn told_to_end_it_waits_for_who_still_reads() {
-    if !can_mount(Needs { root: true, programs: &[] }) {
+    if !available(Needs::FUSE) {
         return;
     }
     let case = case();
@@ -225,7 +221,7 @@ async fn told_to_end_it_waits_for_who_still_reads() {
 
 #[test]
 fn told_to_end_before_it_has_mounted_it_leaves_nothing() {
-    if !can_mount(Needs { root: true, programs: &[] }) {
+    if !available(Needs::FUSE) {
         return;
     }
     let case = case();
@@ -254,7 +250,7 @@ fn server_of(process: &Process) -> Option<u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_process_that_serves_is_killed_again_and_again_no_reader_sees_an_error() {
-    if !can_mount(Needs { root: true, programs: &[] }) {
+    if !available(Needs::FUSE) {
         return;
     }
     let case = case();
@@ -310,7 +306,7 @@ async fn when_the_process_that_serves_is_killed_again_and_again_no_reader_sees_a
 
 #[tokio::test]
 async fn umount_ends_it() {
-    if !can_mount(Needs { root: true, programs: &[] }) {
+    if !available(Needs::FUSE) {
         return;
     }
     let case = case();
@@ -325,7 +321,7 @@ async fn umount_ends_it() {
 
 #[tokio::test]
 async fn on_one_folder_one_image_is_mounted() {
-    if !can_mount(Needs { root: true, programs: &[] }) {
+    if !available(Needs::FUSE) {
         return;
     }
     let case = case();
@@ -340,7 +336,7 @@ async fn on_one_folder_one_image_is_mounted() {
 
 #[test]
 fn what_is_wrong_is_said() {
-    if !can_mount(Needs { root: true, programs: &[] }) {
+    if !available(Needs::FUSE) {
         return;
     }
     let case = case();
