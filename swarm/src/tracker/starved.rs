@@ -6,7 +6,7 @@ use shoal_proto::message::limit;
 use shoal_proto::{ChunkIndex, SwarmId};
 
 use super::roster::Roster;
-use super::swarm_state::{Place, Swarm};
+use super::swarm_state::{Place, Swarm, is_news};
 use super::{NodeKey, SwarmKey, TrackerMachine, ZoneKey};
 
 /// Chunks of one report that are looked at: a node's window.
@@ -72,7 +72,6 @@ impl TrackerMachine {
     ) -> Option<NodeKey> {
         let now = self.now;
         let swarm = self.swarms.get_mut(&key)?;
-        let is_news = swarm.is_news(now, chunk);
         let known = &swarm.members.get(&node)?.neighbours;
         let places = &mut swarm.zones.get_mut(&zone)?.places;
         let was_here = matches!(places.get(chunk), Place::At(_));
@@ -84,7 +83,9 @@ impl TrackerMachine {
                 return Some(holder);
             }
             // Its news and this report crossed.
-            Place::At(holder) if swarm.members.contains_key(&holder) && is_news => return None,
+            Place::At(holder) if swarm.members.contains_key(&holder) && is_news(&swarm.news, now, chunk) => {
+                return None;
+            }
             Place::At(holder) => {
                 unhelpful = Some(holder).filter(|holder| *holder != node);
                 places.set(chunk, Place::Absent);

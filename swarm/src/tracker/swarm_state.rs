@@ -319,13 +319,13 @@ impl Swarm {
         self.news.push_back((now, chunk));
     }
 
-    /// Whether a chunk came so lately that a node may not know of it though it could have it soon.
-    pub(super) fn is_news(&self, now: Time, chunk: u32) -> bool {
-        let mut lately = self.news.iter().rev().take_while(|(at, _)| now.since(*at) < NEWS);
-        lately.any(|(_, other)| *other == chunk)
-    }
-
     pub(super) fn grants_of(&self, node: NodeKey, zone: Option<ZoneKey>) -> usize {
         self.grants.values().filter(|grant| grant.node == node && grant.zone == zone).count()
     }
+}
+
+/// Whether a chunk came so lately that a node may not know of it though it could have it soon.
+pub(super) fn is_news(news: &VecDeque<(Time, u32)>, now: Time, chunk: u32) -> bool {
+    let mut lately = news.iter().rev().take_while(|(at, _)| now.since(*at) < NEWS);
+    lately.any(|(_, other)| *other == chunk)
 }
