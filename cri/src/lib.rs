@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use api::image_service_client::ImageServiceClient;
-use api::{AuthConfig, ImageSpec, PullImageRequest, RemoveImageRequest};
-use tonic::transport::{Channel, Endpoint, Error};
+use api::{AuthConfig, ImageSpec, ListImagesRequest, PullImageRequest, RemoveImageRequest};
+use tonic::transport::{Channel, Endpoint};
 
 pub use tonic::Status;
 
@@ -18,9 +18,13 @@ mod api {
 pub struct Images(ImageServiceClient<Channel>);
 
 impl Images {
-    pub async fn connect(socket: &Path) -> Result<Self, Error> {
-        let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display()))?;
-        Ok(Self(ImageServiceClient::new(endpoint.connect().await?)))
+    /// Fails until containerd serves it: its socket accepts before that.
+    pub async fn connect(socket: &Path) -> Result<Self, Status> {
+        let to_status = |error| Status::from_error(Box::new(error));
+        let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).map_err(to_status)?;
+        let mut client = ImageServiceClient::new(endpoint.connect().await.map_err(to_status)?);
+        client.list_images(ListImagesRequest {}).await?;
+        Ok(Self(client))
     }
 
     /// PullImage, as for a pod; with the user and password of its pull secret, where it has one.

@@ -1,7 +1,9 @@
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::time::timeout;
 
 use crate::Kubelet;
+use crate::program::PATIENCE;
 
 /// A container that hashes the files that it is told of, until it is told of no more. Its image needs `sh` and
 /// `sha256sum`.
@@ -14,10 +16,8 @@ pub struct FileReader {
 
 impl FileReader {
     pub fn start(kubelet: &Kubelet, image: &str) -> Self {
-        // runc keeps what a test that failed has left, whatever containerd it was started by.
-        let id = format!("reader-{:016x}", fastrand::u64(..));
         let script = "while read -r path; do sha256sum $path || echo failed; done";
-        let mut container = kubelet.start_container(image, &id, &["/bin/sh", "-c", script]);
+        let mut container = kubelet.start_container(image, "reader", &["/bin/sh", "-c", script]);
         let answers = BufReader::new(container.stdout.take().unwrap()).lines();
         Self { asks: container.stdin.take(), answers, container }
     }
@@ -28,7 +28,8 @@ impl FileReader {
 
     /// The SHA-256 of a file, in hex, and its path; or `failed`.
     pub async fn answer(&mut self) -> String {
-        self.answers.next_line().await.unwrap().expect("the container goes on")
+        let answer = timeout(PATIENCE, self.answers.next_line()).await.expect("an answer in time");
+        answer.unwrap().expect("the container goes on")
     }
 
     pub async fn sum(&mut self, path: &str) -> String {
@@ -38,6 +39,7 @@ impl FileReader {
 
     pub async fn end(mut self) {
         self.asks = None;
-        assert!(self.container.wait().await.unwrap().success());
+        let ended = timeout(PATIENCE, self.container.wait()).await.expect("the container ends in time");
+        assert!(ended.unwrap().success());
     }
 }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::Credentials;
+use crate::detach::detach_below;
 use crate::process::Process;
 use crate::program::{Finished, ProgramError, command, run};
 
@@ -81,14 +82,14 @@ impl Kubelet {
     }
 
     /// Runs a program in a new container to its end.
-    pub async fn run(&self, image: &str, id: &str, program: &[&str]) -> Result<Finished, ProgramError> {
-        self.ctr(RUN.iter().chain(&[image, id]).chain(program)).await
+    pub async fn run(&self, image: &str, name: &str, program: &[&str]) -> Result<Finished, ProgramError> {
+        self.ctr(RUN.iter().chain(&[image, &unique(name)]).chain(program)).await
     }
 
     /// Starts a program in a new container; one can talk to it.
-    pub fn start_container(&self, image: &str, id: &str, program: &[&str]) -> Child {
+    pub fn start_container(&self, image: &str, name: &str, program: &[&str]) -> Child {
         let mut ctr = self.command();
-        ctr.args(RUN).args([image, id]).args(program);
+        ctr.args(RUN).args([image, &unique(name)]).args(program);
         ctr.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap()
     }
 
@@ -116,7 +117,20 @@ impl Kubelet {
     }
 }
 
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        // Before the folder is removed: a container's files are not to be looked for when nobody serves them.
+        detach_below(self.dir.path());
+    }
+}
+
 const RUN: &[&str] = &["run", "--snapshotter", "shoal", "--rm"];
+
+/// runc knows containers by their names alone, whatever containerd started them, and keeps what a test left that
+/// failed.
+fn unique(name: &str) -> String {
+    format!("{name}-{:016x}", fastrand::u64(..))
+}
 
 async fn start(dir: &Path) -> (Process, Images) {
     let mut containerd = command("containerd");

@@ -19,6 +19,7 @@ mod bench_run;
 mod cluster;
 mod containerd;
 mod containers_config;
+mod detach;
 mod faulty_registry;
 mod file_reader;
 mod http;

@@ -1,7 +1,7 @@
 use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 /// How long a process may take to start or to end; generous, since two cores may run everything.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts to connect: a refusal on loopback comes at once, so something has to pause.
 const RETRY: Duration = Duration::from_millis(10);
 /// How much of the log a failing test shows.
@@ -30,7 +30,7 @@ impl Process {
     pub fn spawn(name: &str, mut command: Command, log: &Path) -> Self {
         let out = append_to(log);
         let err = append_to(&error_log(log));
-        command.stdin(Stdio::null()).stdout(out).stderr(err).kill_on_drop(true);
+        command.stdout(out).stderr(err).kill_on_drop(true);
         let child = command.spawn().unwrap_or_else(|e| panic!("start {name}: {e}"));
         Self { name: name.to_owned(), child, log: log.to_owned() }
     }

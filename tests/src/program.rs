@@ -7,7 +7,7 @@ use tokio::process::Command;
 use crate::requirement::find;
 
 /// Longer than any pull in these tests takes, shorter than a hanging CI job.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a program that ended well printed.
 #[derive(Clone, Debug)]
@@ -34,9 +34,10 @@ pub enum ProgramError {
     Wrong { program: String, subject: String, problem: String },
 }
 
-/// A command without the proxy settings of whoever runs the tests: everything is on loopback.
+/// A command without input, and without the proxy settings of whoever runs the tests: everything is on loopback.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(find(program).unwrap_or_else(|| program.into()));
+    command.stdin(Stdio::null());
     for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
         command.env_remove(name);
     }
@@ -48,7 +49,7 @@ pub(crate) async fn run(
     mut command: Command,
     arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
 ) -> Result<Finished, ProgramError> {
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(arguments).kill_on_drop(true);
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let output = match tokio::time::timeout(PATIENCE, command.output()).await {
         Err(_) => return Err(ProgramError::Hangs { program }),

@@ -2,7 +2,7 @@
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
-use crate::process::Process;
+use crate::detach::detach_below;
+use crate::process::{PATIENCE, Process};
 use crate::program::command;
 use crate::shoal_binary;
 use crate::tmpfs::Tmpfs;
@@ -46,6 +47,7 @@ impl ShoalFs {
     pub async fn start_under_systemd(node: &Path, options: &[&str]) -> Self {
         let mut fs = Self::prepare(node, options);
         let socket = UnixDatagram::bind(fs.dir.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         fs.systemd = Some(Systemd { socket, stored: None });
         fs.start_again().await;
         fs
@@ -73,12 +75,9 @@ impl ShoalFs {
 
     /// With the same folders as before.
     pub async fn start_again(&mut self) {
-        let (mut shoal, _inherited) = match &self.systemd {
-            Some(Systemd { stored: Some(mount), .. }) => {
-                let (shoal, inherited) = activated(mount);
-                (shoal, Some(inherited))
-            }
-            _ => (command(&shoal_binary().display().to_string()), None),
+        let mut shoal = match &self.systemd {
+            Some(Systemd { stored: Some(mount), .. }) => activated(mount),
+            _ => command(&shoal_binary().display().to_string()),
         };
         if self.systemd.is_some() {
             shoal.env("NOTIFY_SOCKET", self.dir.path().join("notify"));
@@ -205,19 +204,13 @@ impl Systemd {
     }
 }
 
-/// A command that gets the mount as the first descriptor of its activation; and that descriptor, to be kept open
-/// until it has started.
-fn activated(mount: &OwnedFd) -> (tokio::process::Command, OwnedFd) {
-    let inherited = mount.try_clone().unwrap();
-    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
-    let number = inherited.as_raw_fd();
-    assert!(number > 3, "the test has its own descriptors below");
-    let script = format!(
-        "exec 3<&{number} {number}<&-; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=mount; exec \"$@\""
-    );
+/// A command that gets the mount as the first descriptor of its activation. It comes through the shell's standard
+/// input, which no other program inherits that a test starts at the same time: one that did would keep the mount.
+fn activated(mount: &OwnedFd) -> tokio::process::Command {
+    let script = "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=mount; exec \"$@\"";
     let mut shell = command("bash");
-    shell.args(["-c", &script, "bash"]).arg(shoal_binary());
-    (shell, inherited)
+    shell.args(["-c", script, "bash"]).arg(shoal_binary()).stdin(mount.try_clone().unwrap());
+    shell
 }
 
 impl Drop for ShoalFs {
@@ -225,10 +218,6 @@ impl Drop for ShoalFs {
         // First, so that no file of a dead mount is looked at; it is there only if the test failed.
         self.process = None;
         self.systemd = None;
-        let _ = Command::new("umount")
-            .arg("--lazy")
-            .arg(self.dir.path().join("m/l"))
-            .stderr(std::process::Stdio::null())
-            .status();
+        detach_below(&self.dir.path().join("m"));
     }
 }

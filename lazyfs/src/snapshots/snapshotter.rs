@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,6 +24,10 @@ type Labels = BTreeMap<String, String>;
 /// How often the node is told what the filesystem does: as often as metrics are looked at.
 const REPORTS: Duration = Duration::from_secs(5);
 
+/// How long the process before this one may take to end. Killed, it still holds its files until each of its threads
+/// has run once more.
+const PREDECESSOR_ENDS: Duration = Duration::from_secs(20);
+
 /// Where a snapshotter keeps and shows what it has. Paths without colons and commas: they go to overlayfs.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -42,17 +47,27 @@ pub struct Snapshotter {
     lazy: LazyLayers,
     /// Read by who shows a layer until its row is written, so that it is not taken for one that nobody needs.
     taking: RwLock<()>,
+    /// Last: it lets the next process open all of the above.
+    _alone: File,
 }
 
 impl Snapshotter {
     /// Opens the state, removes what a crash left over, and shows again what was shown. `link` leads to the node.
+    /// Waits 20 s for another process to leave the state. Call it in a tokio runtime.
     pub async fn open(places: Places, link: Link, policy: Policy) -> Result<Arc<Self>, OpenError> {
+        let alone = alone(&places.state).await?;
         let folders = Folders::open(places.state.join("s"))?;
         let rows = Rows::open(&places.state.join("snapshots.redb")).map_err(SnapshotError::from)?;
         let all = rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot));
         let lazy = LazyLayers::open(&places.state.join("cache"), link, policy, shown(all)).await?;
-        let snapshotter =
-            Arc::new(Self { places, rows: Mutex::new(rows), folders, lazy, taking: RwLock::default() });
+        let snapshotter = Arc::new(Self {
+            places,
+            rows: Mutex::new(rows),
+            folders,
+            lazy,
+            taking: RwLock::default(),
+            _alone: alone,
+        });
         snapshotter.cleanup().await?;
         Ok(snapshotter)
     }
@@ -412,6 +427,8 @@ impl Snapshotter {
 /// Why there is no snapshotter.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    #[error("another process uses {}; is shoal fs running twice?", .0.display())]
+    InUse(PathBuf),
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
     #[error(transparent)]
@@ -436,4 +453,19 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
 ) -> Result<T, SnapshotError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| SnapshotError::ShutDown)?
+}
+
+/// The only one that uses the state, for as long as the file is open.
+async fn alone(state: &Path) -> Result<File, OpenError> {
+    let path = state.join("lock");
+    let failed = |error| SnapshotError::Folder { path: path.clone(), error };
+    let lock = File::create(&path).map_err(failed)?;
+    let locked = tokio::task::spawn_blocking(move || {
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map(|()| lock)
+    });
+    match tokio::time::timeout(PREDECESSOR_ENDS, locked).await {
+        Ok(Ok(locked)) => Ok(locked.map_err(|errno| failed(errno.into()))?),
+        Ok(Err(_)) => Err(SnapshotError::ShutDown.into()),
+        Err(_) => Err(OpenError::InUse(state.to_owned())),
+    }
 }

@@ -167,6 +167,18 @@ async fn all_is_known_after_a_restart_and_what_a_crash_left_is_swept() {
     assert!(option(&new[0], "upperdir").ends_with("s/3/fs"), "{new:?}");
 }
 
+#[tokio::test]
+async fn a_process_waits_until_the_one_before_it_has_left_the_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshots = open(&folder).await;
+    layer(&snapshots, "low", "").await;
+    let next = open(&folder);
+    tokio::pin!(next);
+    assert!(futures_util::poll!(&mut next).is_pending());
+    drop(snapshots);
+    assert_eq!(names(&*next.await, "").await, ["low"]);
+}
+
 /// Time passes as soon as nothing else happens.
 #[tokio::test(start_paused = true)]
 async fn a_layer_is_left_to_containerd_if_no_node_answers_and_so_are_those_that_follow() {
