@@ -27,6 +27,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use shoal_proto::Digest;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::source::LayerSource;
@@ -84,7 +85,8 @@ impl SpanCache {
             }
         })?;
         let shelf = Arc::new(Shelf::open(layers));
-        let around = Surroundings { source, patience, shelf, metrics: Arc::default() };
+        let around =
+            Surroundings { runtime: Handle::current(), source, patience, shelf, metrics: Arc::default() };
         let cache = Arc::new(Self { around, _lock: lock });
         tokio::spawn(keep_tidy(Arc::downgrade(&cache)));
         Ok(cache)

@@ -60,6 +60,9 @@ impl FileRead {
             }
         }
         self.layer.metrics().read(self.len);
+        if let Some(last) = self.last() {
+            self.layer.read_on(&last, &self.around);
+        }
         Ok(true)
     }
 
@@ -77,7 +80,11 @@ impl FileRead {
             reads.push(self.layer.read(*start, piece, Urgency::Demand));
         }
         // What is waited for is asked for first.
-        let ahead = async { self.read_ahead() };
+        let ahead = async {
+            if let Some(last) = self.last() {
+                self.layer.read_ahead(&last, &self.around);
+            }
+        };
         let (read, ()) = futures_util::join!(try_join_all(reads), ahead);
         let metrics = self.layer.metrics();
         metrics.waited(begun.elapsed());
@@ -86,11 +93,9 @@ impl FileRead {
         Ok(out)
     }
 
-    /// Who reads one span of a file after the other is spared the wait for the next one.
-    fn read_ahead(&self) {
-        if let Some((start, place)) = self.pieces.last() {
-            self.layer.read_ahead(*start..*start + place.len() as u64, &self.around);
-        }
+    /// The last piece, in the tar. Who reads one span of a file after the other is spared the wait for the next one.
+    fn last(&self) -> Option<Range<u64>> {
+        self.pieces.last().map(|(start, place)| *start..*start + place.len() as u64)
     }
 
     /// Zeros between the pieces.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, try_join_all};
 use shoal_proto::Digest;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -47,6 +48,7 @@ struct Fetches {
 /// What all layers of a cache have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Surroundings {
+    pub(super) runtime: Handle,
     pub(super) source: Arc<dyn LayerSource>,
     pub(super) patience: Patience,
     pub(super) shelf: Arc<Shelf>,
@@ -181,22 +183,33 @@ impl Layer {
         read.map_err(|error| self.disk(error))
     }
 
-    /// Begins to fetch the span after `read` if the one before it is here, and all three belong to `file`, a range of
-    /// the tar: somebody reads on then. The cache's bound holds for it.
-    pub(crate) fn read_ahead(self: &Arc<Self>, read: Range<u64>, file: &Range<u64>) {
+    /// Begins to fetch the span after the one in which `read` ends, if the one before that is here and all three belong
+    /// to `file`, a range of the tar: somebody reads on then. The cache's bound holds for it.
+    pub(crate) fn read_ahead(self: &Arc<Self>, read: &Range<u64>, file: &Range<u64>) {
         let (spans, map) = (&self.index().spans, &self.stored.map);
         let of_file = |at: u64| file.contains(&at).then(|| spans.covering(at..at + 1).next()).flatten();
-        let mut covering = spans.covering(read);
-        let Some(first) = covering.next() else { return };
-        let last = covering.last().unwrap_or(first);
-        let range = |span| spans.tar_range(span).unwrap_or_default();
-        let before = range(first).start.checked_sub(1).and_then(of_file);
-        let next = of_file(range(last).end).filter(|&next| !map.is_checked(next));
+        let Some(span) = self.last_of(read) else { return };
+        let next = of_file(span.end).filter(|&next| !map.is_checked(next));
+        let before = span.start.checked_sub(1).and_then(of_file);
         if let (Some(next), true) = (next, before.is_some_and(|before| map.is_checked(before))) {
             let layer = self.clone();
             // If it fails, the reader that comes there is told.
-            tokio::spawn(async move { layer.keep(next, Urgency::Prefetch).await });
+            self.around.runtime.spawn(async move { layer.keep(next, Urgency::Prefetch).await });
         }
+    }
+
+    /// The same for what was here already: only a read that comes from one span into the next is of somebody who
+    /// reads on, for one span is many reads.
+    pub(crate) fn read_on(self: &Arc<Self>, read: &Range<u64>, file: &Range<u64>) {
+        if self.last_of(read).is_some_and(|span| read.contains(&span.start)) {
+            self.read_ahead(read, file);
+        }
+    }
+
+    /// The part of the tar that is the last span of a range.
+    fn last_of(&self, range: &Range<u64>) -> Option<Range<u64>> {
+        let spans = &self.index().spans;
+        spans.covering(range.end.checked_sub(1)?..range.end).next().and_then(|span| spans.tar_range(span))
     }
 
     /// Makes sure that a span is on this disk, for nobody in particular. The cache's bound holds for it.

@@ -51,7 +51,9 @@ async fn read_layer(folder: &Path) -> (Bytes, Arc<Layer>) {
     let head = Head::decode(&encode_head(&built.index, &built.window_lengths).unwrap()).unwrap();
     let source = Arc::new(Source(tar.clone()));
     let shelf = Arc::new(Shelf::open(folder.join("layers")));
-    let around = Surroundings { source, patience: Patience::default(), shelf, metrics: Arc::default() };
+    let runtime = tokio::runtime::Handle::current();
+    let around =
+        Surroundings { runtime, source, patience: Patience::default(), shelf, metrics: Arc::default() };
     let layer = Arc::new(Layer::new(Stored::open(folder, head).unwrap(), around));
     fill(&layer).await;
     (tar, layer)
