@@ -3,11 +3,11 @@
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::layers::Layers;
 use super::scenario::ModeName;
 use crate::UsageError;
+use crate::layers::Layers;
+use crate::rate::Rate;
 use crate::rig::net::{MAX_NODES, MAX_ZONES, Plan};
-use crate::rig::rate::Rate;
 
 #[derive(Clone, Debug, Args)]
 pub struct ClusterArguments {
@@ -15,22 +15,23 @@ pub struct ClusterArguments {
     #[arg(long, default_value_t = 8)]
     nodes: usize,
     /// Rate of each node's link, up and down
-    #[arg(long, value_name = "RATE", default_value = "50mbit")]
+    #[arg(long, value_name = "RATE", default_value = "50mbit", value_parser = Rate::shaped)]
     link: Rate,
     /// Rate of the origin's link; without it that of a node
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = Rate::shaped)]
     origin_link: Option<Rate>,
     /// How many zones the nodes stand in, each behind an uplink
     #[arg(long, default_value_t = 1)]
     zones: usize,
     /// Rate of each zone's uplink; without it that of a node
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = Rate::shaped)]
     zone_link: Option<Rate>,
     /// Size of the image
     #[arg(long, default_value = "128MiB")]
     size: ByteSize,
-    /// Its layers: COUNT that share the size, COUNTxSIZE, or COUNTxSIZE..SIZE from small to large
-    #[arg(long, value_name = "LAYERS", default_value = "1")]
+    /// How many layers share the size, or the size of each, as in `600MiB,300MiB,8KiB`, `8x16MiB` or, from small to
+    /// large, `40x50KiB..4MiB` (`--size` is not read then)
+    #[arg(long, value_name = "LAYERS", default_value_t = Layers::Equal(1))]
     layers: Layers,
     /// How much of the image could be compressed
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -82,7 +83,7 @@ impl ClusterArguments {
 
     /// Size of each layer in bytes.
     pub(super) fn layer_sizes(&self) -> Vec<u64> {
-        self.layers.sizes(self.size.as_u64())
+        self.layers.sizes(self.size)
     }
 
     pub(super) fn compressible(&self) -> u8 {

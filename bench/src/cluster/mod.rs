@@ -3,7 +3,6 @@
 mod arguments;
 mod bound;
 mod given;
-pub(crate) mod layers;
 mod measure;
 mod origin;
 mod run;

@@ -12,13 +12,13 @@ use super::measure::{Bench, TOO_BUSY};
 use super::scenario::Images;
 use super::upstream::Upstream;
 use crate::WarmMemory;
+use crate::rate::Rate;
 use crate::report::{Kind, Mode, Report};
 use crate::rig::folder::Folder;
 use crate::rig::image::{Image, LayerMaker};
 use crate::rig::interrupt::until_told;
 use crate::rig::net::{self, Goodput, Network, Plan, RunName, remove_leftovers};
 use crate::rig::progress::Progress;
-use crate::rig::rate::Rate;
 use crate::rig::registry;
 
 /// How much of a rolling update's image is new.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::recipe::ImageName;
-use crate::rig::rate::Rate;
+use crate::rate::Rate;
 
 #[derive(Clone, Debug, Args)]
 pub struct LazyArguments {
@@ -17,7 +17,7 @@ pub struct LazyArguments {
     #[arg(long, value_name = "LAYOUT", conflicts_with = "images")]
     pub(super) image: Vec<PathBuf>,
     /// Rates of the links of nodes and registry, one after the other
-    #[arg(long, value_delimiter = ',', value_name = "RATE", default_value = "100mbit,1gbit")]
+    #[arg(long, value_delimiter = ',', value_name = "RATE", default_value = "100mbit,1gbit", value_parser = Rate::shaped)]
     pub(super) links: Vec<Rate>,
     /// How often each start is measured; middle values are shown
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]

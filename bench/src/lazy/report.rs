@@ -7,8 +7,8 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::page;
+use crate::rate::Rate;
 use crate::report::{Files, write_table};
-use crate::rig::rate::Rate;
 
 /// A whole run. Its JSON is what programs read: fields are added, never renamed.
 #[derive(Clone, Debug, Serialize)]

@@ -13,6 +13,7 @@ use super::needs;
 use super::node::{HOLDER, MEASURED, Node};
 use super::prepare::Kept;
 use super::report::{FullRead, LazyReport, LazyResult, Readiness, aims};
+use crate::rate::Rate;
 use crate::rig::client::Pull;
 use crate::rig::folder::Folder;
 use crate::rig::image::Image;
@@ -21,7 +22,6 @@ use crate::rig::members::{MIRROR, Members, ask, joined};
 use crate::rig::net::{self, Host, Network, Plan, RunName, inside, remove_leftovers};
 use crate::rig::process::Process;
 use crate::rig::progress::Progress;
-use crate::rig::rate::Rate;
 use crate::rig::registry::{self, Registry};
 
 /// In which the node that has seen the images makes their indexes.

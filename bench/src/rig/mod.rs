@@ -9,5 +9,4 @@ pub(crate) mod members;
 pub(crate) mod net;
 pub(crate) mod process;
 pub(crate) mod progress;
-pub(crate) mod rate;
 pub(crate) mod registry;

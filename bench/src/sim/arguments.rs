@@ -1,13 +1,12 @@
 //! What `shoal bench sim` is asked for.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
-use super::rate::Rate;
+use crate::layers::{Layers, exact};
+use crate::rate::Rate;
 
 /// Simulates how an image reaches every node of a cluster, with the state machines that run in production.
 ///
@@ -77,70 +76,6 @@ pub struct SimArguments {
     pub without: Vec<Rule>,
 }
 
-/// How the image is cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Layers {
-    /// So many of the same size.
-    Equal(u32),
-    /// Of these sizes.
-    Sizes(Vec<ByteSize>),
-}
-
-/// As many layers as runtimes unpack, with room.
-const LAYERS: usize = 1000;
-
-impl Layers {
-    /// The bytes of each layer of an image of this size.
-    pub fn sizes(&self, size: ByteSize) -> Vec<u64> {
-        match self {
-            Self::Equal(count) => {
-                let count = u64::from(*count).max(1);
-                let cut = |part: u64| size.0 / count * part + size.0 % count * part / count;
-                (0..count).map(|part| cut(part + 1) - cut(part)).collect()
-            }
-            Self::Sizes(sizes) => sizes.iter().map(|size| size.0).collect(),
-        }
-    }
-}
-
-/// Why a text does not tell the layers.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} are no layers: write how many (1 to 1000), or their sizes, as in 600MiB,8KiB or 40x50KiB..4MiB"
-)]
-pub struct LayersError(String);
-
-impl FromStr for Layers {
-    type Err = LayersError;
-
-    fn from_str(text: &str) -> Result<Self, LayersError> {
-        let error = || LayersError(text.to_owned());
-        if let Ok(count) = text.parse::<u32>() {
-            return if (1..=1000).contains(&count) { Ok(Self::Equal(count)) } else { Err(error()) };
-        }
-        if text.contains('x') {
-            let layers: crate::cluster::layers::Layers = text.parse().map_err(|_| error())?;
-            return Ok(Self::Sizes(layers.sizes(0).into_iter().map(ByteSize).collect()));
-        }
-        let sizes: Result<Vec<ByteSize>, String> = text.split(',').map(str::parse).collect();
-        let sizes = sizes.map_err(|_| error())?;
-        let fits = sizes.len() <= LAYERS && sizes.iter().all(|size| size.0 > 0);
-        if fits { Ok(Self::Sizes(sizes)) } else { Err(error()) }
-    }
-}
-
-impl fmt::Display for Layers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Equal(count) => count.fmt(f),
-            Self::Sizes(sizes) => {
-                let sizes: Vec<String> = sizes.iter().map(|size| size.to_string().replace(' ', "")).collect();
-                f.write_str(&sizes.join(","))
-            }
-        }
-    }
-}
-
 /// What happens while the nodes pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
@@ -193,10 +128,7 @@ impl SimArguments {
         match &self.layers {
             Layers::Equal(1) => command += &format!("--size {}", exact(self.size)),
             Layers::Equal(count) => command += &format!("--size {} --layers {count}", exact(self.size)),
-            Layers::Sizes(sizes) => {
-                let sizes: Vec<String> = sizes.iter().map(|size| exact(*size)).collect();
-                command += &format!("--layers {}", sizes.join(","));
-            }
+            sizes @ Layers::Sizes(_) => command += &format!("--layers {sizes}"),
         }
         let scenarios: Vec<String> = self.scenario.iter().map(|scenario| scenario.name()).collect();
         command += &format!(" --scenario {} --link {}", scenarios.join(","), self.link);
@@ -233,13 +165,6 @@ impl SimArguments {
     }
 }
 
-/// A size that is read back as the same number of bytes.
-fn exact(size: ByteSize) -> String {
-    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let unit = units.iter().find(|(bytes, _)| size.0 >= *bytes && size.0.is_multiple_of(*bytes));
-    unit.map_or_else(|| format!("{}B", size.0), |(bytes, name)| format!("{}{name}", size.0 / bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -268,15 +193,5 @@ mod tests {
             let second = parse(&first.command());
             assert_eq!(format!("{first:?}"), format!("{second:?}"));
         }
-    }
-
-    #[test]
-    fn equal_layers_have_all_bytes() {
-        let sizes = Layers::Equal(7).sizes(ByteSize(1000));
-        assert_eq!((sizes.len(), sizes.iter().sum::<u64>()), (7, 1000));
-        assert!("0".parse::<Layers>().is_err() && "5KiB,0".parse::<Layers>().is_err());
-        assert!("0x5KiB".parse::<Layers>().is_err() && "3x5KiB..1KiB".parse::<Layers>().is_err());
-        let growing: Layers = "3x1KiB..4KiB".parse().unwrap();
-        assert_eq!(growing.sizes(ByteSize(0)), [1024, 2048, 4096]);
     }
 }

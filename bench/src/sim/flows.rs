@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use super::queue::Nanos;
-use super::rate::to_f64;
+use crate::rate::to_f64;
 
 /// A link's number.
 pub(super) type LinkId = u32;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::node::Number;
 use super::queue::Nanos;
-use super::rate::to_f64;
+use crate::rate::to_f64;
 use crate::report::Sample;
 
 /// Violations that are told; more of the same say nothing new.

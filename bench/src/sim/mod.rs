@@ -23,7 +23,6 @@ mod origin;
 mod outcome;
 mod peers;
 mod queue;
-mod rate;
 mod run;
 mod scenario;
 mod topology;
@@ -32,9 +31,9 @@ mod world;
 
 use std::time::Instant;
 
-pub use arguments::{Layers, LayersError, Rule, Scenario, SimArguments};
+pub use arguments::{Rule, Scenario, SimArguments};
 pub use outcome::Outcome;
-pub use rate::{Rate, RateError};
+
 pub use world::Tuning;
 
 use crate::report::{Kind, Report};
@@ -71,7 +70,7 @@ pub fn run(arguments: &SimArguments) -> Result<Report, SimError> {
         }
         report.notes.extend(outcome.violations.iter().map(|what| format!("{name}: {what}")));
         report.notes.extend(outcome.notes.iter().map(|note| format!("{name}: {note}")));
-        let (events, per_second) = (outcome.events, rate::to_f64(outcome.events) / took);
+        let (events, per_second) = (outcome.events, crate::rate::to_f64(outcome.events) / took);
         report
             .notes
             .push(format!("{name}: simulated in {took:.1} s, {events} events, {per_second:.0} events/s"));

@@ -3,9 +3,9 @@
 use super::arguments::Scenario;
 use super::node::Node;
 use super::queue::Nanos;
-use super::rate::to_f64;
 use super::scenario::{START, seconds};
 use super::world::World;
+use crate::rate::to_f64;
 use crate::report::Mode;
 
 /// A run may take so many times the bound, and this long, before it counts as stuck: what is slow should be told as

@@ -9,9 +9,9 @@ use super::event::Step;
 use super::image::Image;
 use super::node::{Manner, Number};
 use super::queue::Nanos;
-use super::rate::to_f64;
 use super::topology::{bound, nanos};
 use super::world::World;
+use crate::rate::to_f64;
 
 /// When the first node is told to pull: every session is open by then.
 pub(super) const START: Nanos = 4_000_000_000;

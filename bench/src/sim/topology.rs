@@ -3,7 +3,7 @@
 use super::arguments::SimArguments;
 use super::flows::{Flows, LinkId, Path};
 use super::queue::Nanos;
-use super::rate::to_f64;
+use crate::rate::to_f64;
 
 /// A pair of links, up and down.
 #[derive(Clone, Copy, Debug)]

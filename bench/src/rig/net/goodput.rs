@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::inside::inside;
 use super::network::Network;
 use super::plan::{Host, Plan};
-use crate::rig::rate::Rate;
+use crate::rate::Rate;
 
 const PORT: u16 = 7000;
 /// The burst, and a connection that has not found its speed yet, are over by then.

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::iproute::{batch, run};
 use super::names::{RunName, remove_namespace};
 use super::plan::{CORE, Host, Plan, downlink, uplink, zone_bridge};
-use crate::rig::rate::Rate;
+use crate::rate::Rate;
 
 /// What a link lets through at once. Far less than what is measured, and no smaller than the largest packet that
 /// the kernel hands to a link as one.

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::rig::rate::Rate;
+use crate::rate::Rate;
 
 /// Addresses of nodes fill `10.99.1.1` and up; far more processes than one machine carries.
 pub(crate) const MAX_NODES: usize = 200;
