@@ -1,4 +1,6 @@
-//! Pulls images as a kubelet does: through the container runtime interface at containerd's socket.
+//! Pulls images as a kubelet does: through the container runtime interface at the socket of a containerd of one's own.
+
+mod config;
 
 use std::path::Path;
 
@@ -6,6 +8,7 @@ use api::image_service_client::ImageServiceClient;
 use api::{AuthConfig, ImageSpec, ListImagesRequest, PullImageRequest, RemoveImageRequest};
 use tonic::transport::{Channel, Endpoint};
 
+pub use config::containerd_config;
 pub use tonic::Status;
 
 #[allow(clippy::all, unreachable_pub, missing_debug_implementations, reason = "generated")]

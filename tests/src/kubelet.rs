@@ -15,15 +15,6 @@ use crate::detach::detach_below;
 use crate::process::Process;
 use crate::program::{Finished, ProgramError, command, run};
 
-/// Off, because they need what a test machine may lack (device mapper, other filesystems).
-const DISABLED: &str = r#"[
-  "io.containerd.internal.v1.opt",
-  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp",
-]"#;
-const CRI: &str = r#"[plugins."io.containerd.grpc.v1.cri""#;
-
 /// A containerd of its own that pulls through a mirror only.
 #[derive(Debug)]
 pub struct Kubelet {
@@ -37,17 +28,7 @@ impl Kubelet {
     /// With the snapshotter at this socket, and this mirror for all registries.
     pub async fn start(snapshotter: &Path, mirror: SocketAddr) -> Self {
         let dir = TempDir::new().unwrap();
-        let root = dir.path().display();
-        let config = format!(
-            "version = 2\nroot = \"{root}/root\"\nstate = \"{root}/state\"\ndisabled_plugins = {DISABLED}\n\
-             [grpc]\naddress = \"{root}/sock\"\n[ttrpc]\naddress = \"{root}/ttrpc\"\n[debug]\nlevel = \"warn\"\n\
-             [proxy_plugins.shoal]\ntype = \"snapshot\"\naddress = \"{}\"\n\
-             {CRI}]\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
-             {CRI}.containerd]\nsnapshotter = \"shoal\"\ndisable_snapshot_annotations = false\n\
-             {CRI}.cni]\nbin_dir = \"{root}/cni\"\nconf_dir = \"{root}/cni\"\n\
-             {CRI}.registry]\nconfig_path = \"{root}/hosts\"\n",
-            snapshotter.display()
-        );
+        let config = shoal_cri::containerd_config(dir.path(), Some(snapshotter));
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
         let hosts = dir.path().join("hosts/_default");
         std::fs::create_dir_all(&hosts).unwrap();

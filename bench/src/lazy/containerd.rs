@@ -16,15 +16,6 @@ use super::node::Node;
 use crate::rig::members::REGISTRY;
 use crate::rig::process::Process;
 
-/// Off, because they need what a machine may lack (device mapper, other filesystems).
-const DISABLED: &str = r#"[
-  "io.containerd.internal.v1.opt",
-  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp",
-]"#;
-const CRI: &str = r#"[plugins."io.containerd.grpc.v1.cri""#;
-
 /// Where images are unpacked, or shown.
 #[derive(Clone, Debug)]
 pub(super) enum Snapshotter {
@@ -38,6 +29,13 @@ impl Snapshotter {
         match self {
             Self::Overlayfs => "overlayfs",
             Self::Shoal(_) => "shoal",
+        }
+    }
+
+    fn socket(&self) -> Option<&Path> {
+        match self {
+            Self::Overlayfs => None,
+            Self::Shoal(socket) => Some(socket),
         }
     }
 }
@@ -73,22 +71,7 @@ impl<'a> Containerd<'a> {
         let host =
             format!("server = \"{source}\"\n[host.\"{source}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
         std::fs::write(hosts.join("hosts.toml"), host)?;
-        let root = folder.display();
-        let proxy = match &snapshotter {
-            Snapshotter::Overlayfs => String::new(),
-            Snapshotter::Shoal(socket) => {
-                format!("[proxy_plugins.shoal]\ntype = \"snapshot\"\naddress = \"{}\"\n", socket.display())
-            }
-        };
-        let config = format!(
-            "version = 2\nroot = \"{root}/root\"\nstate = \"{root}/state\"\ndisabled_plugins = {DISABLED}\n\
-             [grpc]\naddress = \"{root}/sock\"\n[ttrpc]\naddress = \"{root}/ttrpc\"\n[debug]\nlevel = \"warn\"\n{proxy}\
-             {CRI}]\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
-             {CRI}.containerd]\nsnapshotter = \"{}\"\ndisable_snapshot_annotations = false\n\
-             {CRI}.cni]\nbin_dir = \"{root}/cni\"\nconf_dir = \"{root}/cni\"\n\
-             {CRI}.registry]\nconfig_path = \"{root}/hosts\"\n",
-            snapshotter.name()
-        );
+        let config = shoal_cri::containerd_config(folder, snapshotter.socket());
         std::fs::write(folder.join("config.toml"), config)?;
         let mut command = node.command("containerd");
         command.arg("--config").arg(folder.join("config.toml"));
