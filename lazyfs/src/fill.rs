@@ -1,6 +1,7 @@
 //! Makes layers whole when nobody waits for anything else, and then checks what their indexes say.
 
-use std::sync::Arc;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -11,7 +12,7 @@ use crate::span_cache::{FillError, Layer, ReadError};
 
 /// Spans that are fetched at a time for nobody: a line stays busy, and a reader finds it free soon.
 const FETCHES: usize = 4;
-/// After which it is tried again where nobody could serve, or there was no room.
+/// After which it is tried again where nobody could serve, there was no room, or what came was wrong.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// When to begin.
@@ -35,20 +36,48 @@ impl Default for Pace {
     }
 }
 
-/// Makes layers whole, one after the other; those that nobody can serve at present, or for which the cache has no room,
-/// come round again. Ends when they are whole, or cannot be. What cannot be is logged.
-pub async fn fill(mut layers: Vec<Arc<Layer>>, pace: Pace) {
+/// How fast all fills that share it fetch, together.
+#[derive(Debug, Default)]
+pub struct FillRate {
+    /// Compressed bytes a second; without it as fast as they come.
+    limit: Option<NonZeroU64>,
+    /// When the next span may be asked for.
+    next: Mutex<Option<Instant>>,
+}
+
+impl FillRate {
+    /// At most so many bytes of layers a second, as they are compressed; 0 is no limit.
+    pub fn bytes_per_second(limit: u64) -> Self {
+        Self { limit: NonZeroU64::new(limit), next: Mutex::default() }
+    }
+
+    /// When so many bytes may be asked for, which then are.
+    fn take(&self, bytes: u64) -> Instant {
+        let now = Instant::now();
+        let Some(limit) = self.limit else { return now };
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = next.map_or(now, |next| next.max(now));
+        // A span has at most some MiB.
+        let nanos = bytes.saturating_mul(1_000_000_000) / limit;
+        *next = Some(at + Duration::from_nanos(nanos));
+        at
+    }
+}
+
+/// Makes layers whole, one after the other; those that nobody can serve at present, or rightly, or for which the cache or
+/// the disk has no room, come round again. Ends when they are whole, or cannot be. What cannot be is logged.
+pub async fn fill(mut layers: Vec<Arc<Layer>>, pace: Pace, rate: &FillRate) {
     wait(&layers, pace).await;
     loop {
         let mut later = Vec::new();
         for layer in layers {
             let digest = *layer.digest();
-            match fill_layer(&layer).await {
+            match fill_layer(&layer, rate).await {
                 Ok(()) => tracing::info!(layer = %digest, "a layer is whole, and its index is right"),
-                Err(
-                    FillError::NoRoom
-                    | FillError::Read(ReadError::Source { error: SourceError::Unavailable(_), .. }),
-                ) => later.push(layer),
+                Err(error) if may_pass(&error) => {
+                    tracing::debug!(layer = %digest, %error, "a layer is made whole later");
+                    later.push(layer);
+                }
                 Err(error) => tracing::warn!(layer = %digest, %error, "a layer cannot be made whole"),
             }
         }
@@ -58,6 +87,16 @@ pub async fn fill(mut layers: Vec<Arc<Layer>>, pace: Pace) {
         layers = later;
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+fn may_pass(error: &FillError) -> bool {
+    use {FillError as Fill, ReadError as Read};
+    matches!(
+        error,
+        Fill::NoRoom
+            | Fill::DiskFull
+            | Fill::Read(Read::Span { .. } | Read::Source { error: SourceError::Unavailable(_), .. })
+    )
 }
 
 /// Until no reader waited for a while.
@@ -74,15 +113,21 @@ async fn wait(layers: &[Arc<Layer>], pace: Pace) {
 }
 
 /// What turns out to be lost on this disk is fetched again, but only once: a disk may go on losing it.
-async fn fill_layer(layer: &Arc<Layer>) -> Result<(), FillError> {
-    match fill_and_prove(layer).await {
-        Err(FillError::Read(ReadError::Disk { .. })) => fill_and_prove(layer).await,
+async fn fill_layer(layer: &Arc<Layer>, rate: &FillRate) -> Result<(), FillError> {
+    match fill_and_prove(layer, rate).await {
+        Err(FillError::Read(ReadError::Disk { .. })) => fill_and_prove(layer, rate).await,
         done => done,
     }
 }
 
-async fn fill_and_prove(layer: &Arc<Layer>) -> Result<(), FillError> {
-    let spans = stream::iter(layer.index().spans.indexes()).map(|span| layer.fill(span));
+async fn fill_and_prove(layer: &Arc<Layer>, rate: &FillRate) -> Result<(), FillError> {
+    let spans = stream::iter(layer.index().spans.indexes()).map(|span| async move {
+        if !layer.has(span) {
+            let range = layer.index().spans.compressed_range(span).unwrap_or_default();
+            tokio::time::sleep_until(rate.take(range.end - range.start)).await;
+        }
+        layer.fill(span).await
+    });
     spans.buffered(FETCHES).try_collect::<()>().await?;
     layer.prove().await
 }

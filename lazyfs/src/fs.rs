@@ -1,8 +1,8 @@
 //! What the filesystem shows, without a kernel: one folder for each layer in its place (a *slot*), named by its
 //! number, as overlayfs wants them for its `lowerdir`; and an empty folder, since overlayfs takes no single one.
 //!
-//! Nothing ever changes but that slots come and go, so kernels may remember all they are told of what is in them. An inode's number is a
-//! function of slot and node: unique over all layers, and the same after a restart.
+//! Nothing ever changes but that slots come and go, so kernels may remember all they are told of what is in them. An
+//! inode's number is a function of slot and node: unique over all layers, and the same after a restart.
 
 mod attr;
 mod read;
@@ -19,8 +19,8 @@ pub use read::FileRead;
 pub const EMPTY: &str = "e";
 /// What overlayfs looks for in a folder that hides those below it.
 const OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
-/// Slots of one mount: more layers than fit on a node.
-const MAX_SLOTS: u32 = 1 << 16;
+/// Numbers of slots, none of which is given out twice: fifty new layers an hour for two years.
+pub(crate) const MAX_SLOTS: u32 = 1 << 20;
 
 /// An inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

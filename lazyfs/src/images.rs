@@ -13,6 +13,7 @@ use shoal_proto::Digest;
 
 use crate::chain::{PlacedLayer, TooMuchWork};
 use crate::fs::{LazyFs, SlotNumber};
+use crate::index::IndexId;
 use crate::source::LayerSource;
 use crate::span_cache::{CacheError, Layer, Patience, SpanCache};
 use table::{Place, SlotTable};
@@ -74,12 +75,25 @@ impl Images {
         &self.cache
     }
 
+    /// Gives out no number below this one from now on. For whoever has notes of its own of what was shown: the numbers
+    /// in them are not given to other layers, even if the folder was lost.
+    pub async fn keep_free(&self, below: SlotNumber) -> Result<(), ImageError> {
+        let table = self.table.clone();
+        blocking(move || lock(&table).keep_free(below.0)).await
+    }
+
+    /// Whether this layer, as this index shows it, is shown under this number.
+    pub fn shows(&self, slot: SlotNumber, layer: &Digest, index: IndexId) -> bool {
+        let placed = self.fs.slot(slot);
+        placed.is_some_and(|placed| placed.layer().digest() == layer && placed.layer().index_id() == index)
+    }
+
     /// Shows an image's layers, lowest first. Each is shown over those before it.
     pub async fn add(&self, layers: &[Digest]) -> Result<Vec<SlotNumber>, ImageError> {
         // Indexes first, all at once: an image whose indexes are slow to come holds up no other one.
         let opened = try_join_all(layers.iter().map(|layer| self.cache.layer(layer))).await?;
         let (table, fs) = (self.table.clone(), self.fs.clone());
-        blocking(move || show(&mut lock(&table), &fs, opened)).await
+        blocking(move || show(&table, &fs, opened)).await
     }
 
     /// Shows a layer in its place no more; nobody may use it there. What it takes of the disk is freed unless it is
@@ -89,15 +103,15 @@ impl Images {
         let removed = blocking(move || {
             let mut table = lock(&table);
             let shown = table.shown();
-            let Some((_, (_, layer))) = shown.iter().find(|(number, _)| *number == slot) else {
+            let Some((_, Place { layer, .. })) = shown.iter().find(|(number, _)| *number == slot) else {
                 return Ok(Some(None));
             };
-            if shown.iter().any(|(_, (parent, _))| *parent == Some(slot)) {
+            if shown.iter().any(|(_, place)| place.parent == Some(slot)) {
                 return Ok(None);
             }
             table.hide(slot)?;
             fs.remove(slot);
-            let elsewhere = shown.iter().any(|(number, (_, other))| *number != slot && other == layer);
+            let elsewhere = shown.iter().any(|(number, other)| *number != slot && other.layer == *layer);
             Ok(Some((!elsewhere).then_some(*layer)))
         });
         match removed.await? {
@@ -116,11 +130,12 @@ impl Images {
     }
 
     /// Side by side, but each after the one that it lies over. If that is not there, neither can be what lies over it.
+    /// Nothing is fetched: containers wait for those that are here.
     async fn restore(&self, mut shown: Vec<(SlotNumber, Place)>) {
-        shown.retain(|(_, (_, layer))| self.cache.holds(layer));
+        shown.retain(|(_, place)| self.cache.holds(&place.layer));
         while !shown.is_empty() {
             let lies =
-                |(_, (parent, _)): &(_, Place)| parent.is_none_or(|parent| self.fs.slot(parent).is_some());
+                |(_, place): &(_, Place)| place.parent.is_none_or(|parent| self.fs.slot(parent).is_some());
             let (ready, rest): (Vec<_>, Vec<_>) = shown.into_iter().partition(lies);
             if ready.is_empty() {
                 return;
@@ -131,10 +146,13 @@ impl Images {
         }
     }
 
-    async fn restore_one(&self, number: SlotNumber, (parent, layer): Place) {
+    async fn restore_one(&self, number: SlotNumber, Place { parent, layer, index }: Place) {
         let below = parent.and_then(|parent| self.fs.slot(parent));
         let placed = async {
-            let layer = self.cache.layer(&layer).await?;
+            let layer = self.cache.known_layer(&layer).await?;
+            if layer.index_id() != index {
+                return Err(CacheError::OtherIndex(*layer.digest()).into());
+            }
             blocking(|| place(below, layer)).await
         };
         match placed.await {
@@ -144,22 +162,32 @@ impl Images {
     }
 }
 
-/// Blocks.
-fn show(table: &mut SlotTable, fs: &LazyFs, layers: Vec<Arc<Layer>>) -> Result<Vec<SlotNumber>, ImageError> {
+/// Blocks. Trees are put over each other while other images may come and go: that takes as long as they are large.
+fn show(
+    table: &Mutex<SlotTable>,
+    fs: &LazyFs,
+    layers: Vec<Arc<Layer>>,
+) -> Result<Vec<SlotNumber>, ImageError> {
     let mut numbers = Vec::new();
-    let mut parent: Option<(SlotNumber, Arc<PlacedLayer>)> = None;
+    let mut below: Option<(SlotNumber, Arc<PlacedLayer>)> = None;
     for layer in layers {
-        let at = (parent.as_ref().map(|(number, _)| *number), *layer.digest());
-        let placed = match table.find(&at).and_then(|number| fs.slot(number)) {
+        let parent = below.as_ref().map(|(number, _)| *number);
+        let at = Place { parent, layer: *layer.digest(), index: layer.index_id() };
+        let shown = || lock(table).find(&at).and_then(|number| fs.slot(number));
+        let placed = match shown() {
             Some(placed) => placed,
-            None => place(parent.map(|(_, placed)| placed), layer)?,
+            None => place(below.map(|(_, placed)| placed), layer)?,
         };
+        let mut table = lock(table);
         let number = table.show(at)?;
+        // Somebody else may have been faster: one number is one tree.
+        let placed = fs.slot(number).unwrap_or(placed);
         if !fs.add(number, placed.clone()) {
             return Err(ImageError::Full);
         }
+        drop(table);
         numbers.push(number);
-        parent = Some((number, placed));
+        below = Some((number, placed));
     }
     Ok(numbers)
 }

@@ -116,10 +116,20 @@ impl SpanCache {
 
     /// A layer from this disk, or, the first time, with its index from the source. Open as long as it is held.
     pub async fn layer(&self, digest: &Digest) -> Result<Arc<Layer>, CacheError> {
+        self.open_layer(digest, true).await
+    }
+
+    /// A layer whose index is on this disk. Asks nobody.
+    pub async fn known_layer(&self, digest: &Digest) -> Result<Arc<Layer>, CacheError> {
+        self.open_layer(digest, false).await
+    }
+
+    async fn open_layer(&self, digest: &Digest, may_fetch: bool) -> Result<Arc<Layer>, CacheError> {
         let shelf = &self.around.shelf;
         let slot = shelf.slot(digest).lock_owned().await;
         if let Some(layer) = slot.upgrade() {
-            return Ok(layer);
+            // While somebody has it open there is no room for another index of it.
+            return if layer.is_revoked() { Err(CacheError::Revoked(*digest)) } else { Ok(layer) };
         }
         let folder = shelf.layer_folder(digest);
         let claimed = self.around.source.claimed(digest);
@@ -130,6 +140,7 @@ impl SpanCache {
         });
         let head = match known.await.map_err(|_| CacheError::ShutDown)? {
             Some(head) => head,
+            None if !may_fetch => return Err(CacheError::NotHere(*digest)),
             None => HeadFetch { layer: digest, claimed, folder: &folder, around: &self.around }.run().await?,
         };
         let around = self.around.clone();

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::cast_possible_truncation, reason = "bytes of a small image, counted in a metric")]
 
+use std::fs::Permissions;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -97,6 +101,24 @@ async fn a_container_starts_from_an_unmodified_image_with_only_the_spans_that_it
     assert_eq!(wrote.text(), "new\nx\n");
     let whole = kubelet.run(REFERENCE, "third", &["/bin/sha256sum", LARGE]).await.unwrap();
     assert!(whole.text().starts_with(&sha256(&content(&image, 1, LARGE))), "{}", whole.text());
+
+    // Other users of the machine find no way in, whatever modes the files have.
+    let shown = fs.layer(1).join(LARGE);
+    for folder in [fs.folder().to_owned(), fs.folder().join("m")] {
+        std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    }
+    assert!(std::fs::metadata(&shown).is_ok());
+    let other = Command::new("cat").arg(&shown).uid(65534).gid(65534).output().unwrap();
+    assert!(!other.status.success());
+
+    // What was read of layers may be lost; it is shown again, under new numbers.
+    fs.kill9().await;
+    std::fs::remove_dir_all(fs.folder().join("state/cache")).unwrap();
+    fs.start_again().await;
+    kubelet.restart().await;
+    let again = kubelet.run(REFERENCE, "again", &["/bin/sha256sum", LARGE]).await.unwrap();
+    assert!(again.text().starts_with(&sha256(&content(&image, 1, LARGE))), "{}", again.text());
+    assert!(fs.layer(3).exists() && !fs.layer(1).exists());
 
     assert_eq!(kubelet.snapshots().await.len(), 2);
     kubelet.remove(REFERENCE).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use shoal_lazyfs::fill::{Pace, fill};
+use shoal_lazyfs::fill::{FillRate, Pace, fill};
 use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
 use shoal_lazyfs::link::{Authorization, Link, Served};
@@ -83,7 +83,8 @@ async fn serve(arguments: ImageArguments, device: Device) -> anyhow::Result<Exit
     let names: Vec<_> = slots.iter().map(|slot| slot.0.to_string()).collect();
     writeln!(stdout(), "{}", names.join(" "))?;
     if arguments.eager {
-        tokio::spawn(fill(images.layers(&slots), Pace::EAGER));
+        let layers = images.layers(&slots);
+        tokio::spawn(async move { fill(layers, Pace::EAGER, &FillRate::default()).await });
     }
     tokio::task::spawn_blocking(move || served.join()).await??;
     Ok(ExitCode::SUCCESS)

@@ -60,6 +60,9 @@ pub(crate) struct FsArguments {
     /// When to fetch what nobody has read
     #[arg(long, value_enum, default_value_t)]
     fill: FillTime,
+    /// How fast, at most: bytes of layers a second, compressed, of all images together. Without it as fast as they come
+    #[arg(long, value_name = "SIZE", default_value = "0B", hide_default_value = true)]
+    fill_rate: ByteSize,
     #[arg(long, value_enum, default_value_t)]
     pub(super) log: LogFormat,
 }
@@ -86,7 +89,14 @@ impl FsArguments {
             FillTime::Eager => Fill::Eager,
         };
         let (allow, deny, eager) = (self.allow.clone(), self.deny.clone(), self.eager.clone());
-        Policy { smallest: self.smallest.as_u64(), allow, deny, eager, fill }
+        Policy {
+            smallest: self.smallest.as_u64(),
+            allow,
+            deny,
+            eager,
+            fill,
+            fill_rate: self.fill_rate.as_u64(),
+        }
     }
 }
 
@@ -107,8 +117,8 @@ pub(crate) fn run(arguments: FsArguments) -> anyhow::Result<ExitCode> {
 async fn keep(arguments: &FsArguments) -> anyhow::Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let systemd = Systemd::from_env().context("cannot reach systemd")?;
-    for (folder, mode) in [(&arguments.state, 0o700), (&arguments.mount, 0o755)] {
-        let made = DirBuilder::new().recursive(true).mode(mode).create(folder);
+    for folder in [&arguments.state, &arguments.mount] {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     // As the kernel's list of mounts has it.

@@ -1,4 +1,5 @@
-//! Who comes first: readers that wait before what may be read soon, and that before the rest of a layer.
+//! Who comes first: readers that wait before the rest of a layer. What may be read soon has a few places of its own, and
+//! waits for nobody else: a reader may be waiting for it by now.
 
 use std::sync::Arc;
 
@@ -56,8 +57,10 @@ impl Gate {
             turn._permit = self.demand.acquire().await.ok();
             return turn;
         }
-        let places = if urgency == Urgency::Prefetch { &self.prefetch } else { &self.fill };
-        let permit = places.acquire().await.ok();
+        if urgency == Urgency::Prefetch {
+            return Turn { _permit: self.prefetch.acquire().await.ok(), reader: None };
+        }
+        let permit = self.fill.acquire().await.ok();
         let mut readers = self.readers.subscribe();
         // It fails where the sender, which `self` holds, is gone.
         let _ = readers.wait_for(|count| *count == 0).await;
@@ -83,5 +86,14 @@ mod tests {
         drop(another);
         let _turn = fill.now_or_never().expect("nobody waits any more");
         assert!(gate.enter(Urgency::Demand).now_or_never().is_some(), "a reader never waits for a fill");
+    }
+
+    /// Somebody who reads on may have come to it, and waits like all other readers.
+    #[tokio::test]
+    async fn what_is_read_ahead_waits_for_no_reader() {
+        let gate = Gate::default();
+        let _readers: Vec<_> =
+            (0..DEMAND).map(|_| gate.enter(Urgency::Demand).now_or_never().expect("there is room")).collect();
+        assert!(gate.enter(Urgency::Prefetch).now_or_never().is_some());
     }
 }

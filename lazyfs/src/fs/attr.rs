@@ -49,9 +49,12 @@ impl Attr {
         Self { ino, kind, meta: *meta, links: node.links, size, allocated, device }
     }
 
-    /// A folder that belongs to no layer.
+    /// A folder that belongs to no layer. Only root finds its way through the one with all slots: layers of private
+    /// images are in it, with the modes that they have in containers. overlayfs looks with the rights of who mounted.
     pub(super) fn folder(ino: Ino) -> Self {
         let kind = FileKind::Folder;
-        Self { ino, kind, meta: IMPLIED_META, links: 2, size: 0, allocated: 0, device: (0, 0) }
+        let mode = if ino == Ino::ROOT { 0o700 } else { IMPLIED_META.mode };
+        let meta = Meta { mode, ..IMPLIED_META };
+        Self { ino, kind, meta, links: 2, size: 0, allocated: 0, device: (0, 0) }
     }
 }

@@ -1,6 +1,7 @@
-//! The numbers of layers in their places, on disk: one line for each, the parent's number (or `-`) and the layer's
-//! digest; which line of that kind it is, is the layer's number. Between them `hide` or `show` and a number, where a
-//! layer is not shown any more in its place, or again.
+//! The numbers of layers in their places, on disk: one line for each, the parent's number (or `-`), the layer's digest
+//! and the id of its index; which line of that kind it is, is the layer's number. Between them `hide` or `show` and a
+//! number, where a layer is not shown any more in its place, or again; and `gone` for a number that is never used.
+//! Kernels remember what they were told of a number, so it stands for one tree for ever.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -11,29 +12,35 @@ use std::path::{Path, PathBuf};
 use shoal_proto::Digest;
 
 use super::ImageError;
-use crate::fs::SlotNumber;
+use crate::fs::{MAX_SLOTS, SlotNumber};
+use crate::index::IndexId;
 
-/// What is right below, and the layer.
-pub(super) type Place = (Option<SlotNumber>, Digest);
+/// A layer as one index shows it, and what is right below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) parent: Option<SlotNumber>,
+    pub(super) layer: Digest,
+    pub(super) index: IndexId,
+}
 
 #[derive(Debug)]
 pub(super) struct SlotTable {
     path: PathBuf,
     file: File,
-    places: Vec<Place>,
+    places: Vec<Option<Place>>,
     numbers: HashMap<Place, SlotNumber>,
     hidden: HashSet<SlotNumber>,
 }
 
 enum Line {
     Place(Place),
+    Gone,
     Hide(SlotNumber),
     Show(SlotNumber),
 }
 
 impl SlotTable {
-    /// What follows a line that makes no sense, as a crash leaves it, is dropped: numbers that were given out since
-    /// are given out again, but in a new mount.
+    /// What follows a line that makes no sense, as a crash leaves it, is dropped. See [`Self::keep_free`].
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let text = match fs::read(path) {
             Ok(text) => text,
@@ -44,7 +51,8 @@ impl SlotTable {
         let (mut sound, mut changes) = (0, 0);
         for line in text.split_inclusive(|&byte| byte == b'\n') {
             match parse(line, places.len()) {
-                Some(Line::Place(place)) => places.push(place),
+                Some(Line::Place(place)) => places.push(Some(place)),
+                Some(Line::Gone) => places.push(None),
                 Some(Line::Hide(number)) => changes += usize::from(hidden.insert(number)),
                 Some(Line::Show(number)) => changes += usize::from(hidden.remove(&number)),
                 None => break,
@@ -56,7 +64,8 @@ impl SlotTable {
         }
         let file = File::options().append(true).create(true).open(path)?;
         file.set_len(sound as u64)?;
-        let numbers = places.iter().enumerate().map(|(at, place)| (*place, number(at))).collect();
+        let known = places.iter().enumerate().filter_map(|(at, place)| Some(((*place)?, number(at))));
+        let numbers = known.collect();
         Ok(Self { path: path.to_owned(), file, places, numbers, hidden })
     }
 
@@ -73,11 +82,24 @@ impl SlotTable {
             }
             return Ok(known);
         }
-        self.append(&line(&place))?;
         let new = number(self.places.len());
-        self.places.push(place);
+        if new.0 >= MAX_SLOTS {
+            return Err(ImageError::Full);
+        }
+        self.append(&line(Some(&place)))?;
+        self.places.push(Some(place));
         self.numbers.insert(place, new);
         Ok(new)
+    }
+
+    /// Gives out none of the first `count` numbers from now on: they stood for something, whatever became of the file.
+    pub(super) fn keep_free(&mut self, count: u32) -> Result<(), ImageError> {
+        let lacking = (count.min(MAX_SLOTS) as usize).saturating_sub(self.places.len());
+        if lacking > 0 {
+            self.append(&line(None).repeat(lacking))?;
+            self.places.extend(std::iter::repeat_n(None, lacking));
+        }
+        Ok(())
     }
 
     pub(super) fn hide(&mut self, slot: SlotNumber) -> Result<(), ImageError> {
@@ -98,23 +120,23 @@ impl SlotTable {
 
     /// What is shown, in the order of numbers; so a parent comes before its children.
     pub(super) fn shown(&self) -> Vec<(SlotNumber, Place)> {
-        let all = self.places.iter().enumerate().map(|(at, place)| (number(at), *place));
+        let all = self.places.iter().enumerate().filter_map(|(at, place)| Some((number(at), (*place)?)));
         all.filter(|(number, _)| !self.hidden.contains(number)).collect()
     }
 
     /// Layers that were shown once and are shown in no place now.
     pub(super) fn only_hidden(&self) -> HashSet<Digest> {
-        let mut layers: HashSet<_> = self.places.iter().map(|(_, layer)| *layer).collect();
-        for (_, (_, layer)) in self.shown() {
-            layers.remove(&layer);
+        let mut layers: HashSet<_> = self.places.iter().flatten().map(|place| place.layer).collect();
+        for (_, place) in self.shown() {
+            layers.remove(&place.layer);
         }
         layers
     }
 }
 
 /// Without what was changed back since. Returns the file's length.
-fn rewrite(path: &Path, places: &[Place], hidden: &HashSet<SlotNumber>) -> io::Result<usize> {
-    let mut text: String = places.iter().map(line).collect();
+fn rewrite(path: &Path, places: &[Option<Place>], hidden: &HashSet<SlotNumber>) -> io::Result<usize> {
+    let mut text: String = places.iter().map(|place| line(place.as_ref())).collect();
     for number in hidden {
         // Cannot fail: it goes to memory.
         let _ = writeln!(text, "hide {}", number.0);
@@ -124,24 +146,34 @@ fn rewrite(path: &Path, places: &[Place], hidden: &HashSet<SlotNumber>) -> io::R
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&partial, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
     Ok(text.len())
 }
 
-fn line((parent, layer): &Place) -> String {
+fn line(place: Option<&Place>) -> String {
+    let Some(Place { parent, layer, index }) = place else { return "gone\n".to_owned() };
     let below = parent.map_or_else(|| "-".to_owned(), |parent| parent.0.to_string());
-    format!("{below} {layer}\n")
+    format!("{below} {layer} {}\n", hex::encode(index.0))
 }
 
 fn parse(line: &[u8], before: usize) -> Option<Line> {
     let line = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
+    if line == "gone" {
+        return Some(Line::Gone);
+    }
     let (first, second) = line.split_once(' ')?;
     let known =
         |number: &str| Some(SlotNumber(number.parse().ok().filter(|&at: &u32| (at as usize) < before)?));
     Some(match first {
         "hide" => Line::Hide(known(second)?),
         "show" => Line::Show(known(second)?),
-        "-" => Line::Place((None, second.parse().ok()?)),
-        parent => Line::Place((Some(known(parent)?), second.parse().ok()?)),
+        below => {
+            let parent = if below == "-" { None } else { Some(known(below)?) };
+            let (layer, index) = second.split_once(' ')?;
+            let mut id = IndexId([0; 32]);
+            hex::decode_to_slice(index, &mut id.0).ok()?;
+            Line::Place(Place { parent, layer: layer.parse().ok()?, index: id })
+        }
     })
 }
 

@@ -267,7 +267,7 @@ impl Decoding {
         for _ in 0..count {
             let name = from.bytes(255, "bytes of an attribute's name")?;
             let value = from.bytes(MAX_XATTRS, "bytes of an attribute")?;
-            self.spend(name.len() + value.len())?;
+            self.spend(size_of::<Xattr>() + name.len() + value.len())?;
             let sound = !name.is_empty() && !name.contains(&0) && !name.starts_with(b"trusted.");
             if !sound || xattrs.last().is_some_and(|(before, _)| **before >= *name) {
                 return Err(DecodeError::Invalid("attributes"));

@@ -163,7 +163,15 @@ impl Link {
         for layer in &image.layers {
             if let Ok(index) = &layer.index {
                 let (image, authorization) = (image.name.clone(), authorization.clone());
-                self.serve(layer.digest, Served { image, index: *index, authorization, borrowed });
+                let new = Served { image, index: *index, authorization, borrowed };
+                let mut served = lock(&self.shared.served);
+                // What anybody may read through one image is not to depend on another one's credentials.
+                let better = served
+                    .get(&layer.digest)
+                    .is_some_and(|known| known.index == new.index && new.borrowed && !known.borrowed);
+                if !better {
+                    served.insert(layer.digest, new);
+                }
             }
         }
         Ok(image)

@@ -25,8 +25,8 @@ pub enum SnapshotError {
     Immutable(String),
     #[error(transparent)]
     Filter(#[from] FilterError),
-    #[error("a layer of {0:?} cannot be shown at present")]
-    NotShown(String),
+    #[error("the layer {layer} cannot be shown at present: {why}")]
+    NotShown { layer: String, why: String },
     #[error("cannot use {}: {error}", path.display())]
     Folder { path: PathBuf, error: io::Error },
     #[error(transparent)]
@@ -45,7 +45,7 @@ impl From<SnapshotError> for Status {
             | SnapshotError::NoName
             | SnapshotError::Immutable(_)
             | SnapshotError::Filter(_) => Code::InvalidArgument,
-            SnapshotError::NotShown(_) | SnapshotError::ShutDown => Code::Unavailable,
+            SnapshotError::NotShown { .. } | SnapshotError::ShutDown => Code::Unavailable,
             SnapshotError::Folder { .. } | SnapshotError::Rows(_) => Code::Internal,
         };
         Self::new(code, error.to_string())

@@ -58,7 +58,7 @@ impl Folders {
             }
             Ok(())
         };
-        made().map_err(failed(&self.root)).inspect_err(|_| drop(self.remove(id)))
+        made().map_err(failed(&self.root)).inspect_err(|_| self.remove(id))
     }
 
     /// Puts all that was unpacked so far where a loss of power leaves it.
@@ -67,8 +67,8 @@ impl Folders {
         synced.map_err(failed(&self.root))
     }
 
-    pub(super) fn remove(&self, id: u64) -> Result<(), SnapshotError> {
-        remove(&self.root.join(id.to_string()))
+    pub(super) fn remove(&self, id: u64) {
+        remove(&self.root.join(id.to_string()));
     }
 
     /// What has no row.
@@ -104,10 +104,13 @@ impl Folders {
     }
 }
 
-/// Removes a snapshot's folder; that takes as long as it has files.
-pub(super) fn remove(path: &Path) -> Result<(), SnapshotError> {
+/// Removes a snapshot's folder that has no row any more; that takes as long as it has files. What cannot be removed, as
+/// files that a container made immutable, keeps nothing else from going on; the next cleanup tries again.
+pub(super) fn remove(path: &Path) {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
-        _ => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %path.display(), %error, "cannot remove what no snapshot needs");
+        }
+        _ => {}
     }
 }

@@ -16,7 +16,8 @@ use super::folders::Usage;
 use super::policy::{Fill, Policy};
 use super::report::report;
 use super::rows::{KnownLayer, ShownLayer, Snapshot};
-use crate::fill::{Pace, fill};
+use crate::fill::{FillRate, Pace, fill};
+use crate::fs::SlotNumber;
 use crate::images::{ImageError, Images};
 use crate::link::{Image, Link, LinkError};
 use crate::span_cache::Patience;
@@ -87,6 +88,7 @@ pub(super) struct LazyLayers {
     link: Link,
     images: Images,
     policy: Policy,
+    rate: Arc<FillRate>,
     pulls: Mutex<HashMap<String, Pull>>,
     /// Layers that a task lets become whole.
     filling: Arc<Mutex<HashMap<Digest, AbortHandle>>>,
@@ -104,28 +106,45 @@ impl LazyLayers {
         policy: Policy,
         shown: impl Iterator<Item = &'a ShownLayer>,
     ) -> Result<Self, ImageError> {
-        for (layer, served) in shown.flat_map(|shown| &shown.layers).filter_map(KnownLayer::parse) {
-            link.serve(layer, served);
+        let mut free = 0;
+        for known in shown.flat_map(|shown| &shown.layers) {
+            free = free.max(known.slot.saturating_add(1));
+            if let Some((layer, served)) = known.parse() {
+                link.serve(layer, served);
+            }
         }
         let images = Images::open(cache, Arc::new(link.clone()), Patience::default()).await?;
-        Ok(Self { link, images, policy, pulls: Mutex::default(), filling: Arc::default() })
+        // Containers may still run on these numbers, though the cache was lost.
+        images.keep_free(SlotNumber(free)).await?;
+        let rate = Arc::new(FillRate::bytes_per_second(policy.fill_rate));
+        Ok(Self { link, images, policy, rate, pulls: Mutex::default(), filling: Arc::default() })
     }
 
     pub(super) fn images(&self) -> &Images {
         &self.images
     }
 
+    /// Whether all of them are under the numbers that they were shown under.
     pub(super) fn is_shown(&self, layer: &ShownLayer) -> bool {
-        self.images.fs().slot(layer.slot()).is_some()
+        layer.layers.iter().all(|known| {
+            let parsed = known.parse();
+            parsed.is_some_and(|(layer, served)| {
+                self.images.shows(SlotNumber(known.slot), &layer, served.index.id)
+            })
+        })
     }
 
-    /// Shows again what could not be shown from this disk.
-    pub(super) async fn show(&self, layer: &ShownLayer) -> Result<(), Declined> {
-        let layers = layer.layers.iter().filter_map(|known| known.digest.parse().ok());
-        let layers: Vec<Digest> = layers.collect();
-        let shown = tokio::time::timeout(ANSWERS, self.images.add(&layers)).await;
-        shown.map_err(|_| Declined::Silent)??;
-        Ok(())
+    /// Shows again what could not be shown from this disk. Returns it with its numbers, which are others if the cache
+    /// was lost.
+    pub(super) async fn show(&self, layer: &ShownLayer) -> Result<ShownLayer, Declined> {
+        let parsed = layer.layers.iter().map(KnownLayer::parse);
+        let layers: Vec<_> = parsed.collect::<Option<_>>().ok_or(Declined::NotListed)?;
+        let digests: Vec<Digest> = layers.iter().map(|(digest, _)| *digest).collect();
+        let shown = tokio::time::timeout(ANSWERS, self.images.add(&digests)).await;
+        let slots = shown.map_err(|_| Declined::Silent)??;
+        let known =
+            layers.iter().zip(slots).map(|((digest, served), slot)| KnownLayer::new(digest, served, slot));
+        Ok(ShownLayer { layers: known.collect() })
     }
 
     /// Shows a layer over `below`, the chain id of its parent, if it may be shown.
@@ -243,11 +262,12 @@ impl LazyLayers {
         }
         let digests: Vec<_> = layers.iter().map(|layer| *layer.digest()).collect();
         let (begun, own, link) = (digests.clone(), self.filling.clone(), self.link.clone());
+        let rate = self.rate.clone();
         let task = tokio::spawn(async move {
             link.borrow_again(&begun).await;
             let borrows = begun.iter().any(|layer| link.served(layer).is_some_and(|served| served.borrowed));
             let time = if borrows { BORROWED } else { Duration::MAX };
-            if tokio::time::timeout(time, fill(layers, pace)).await.is_err() {
+            if tokio::time::timeout(time, fill(layers, pace, &rate)).await.is_err() {
                 tracing::warn!("an image does not become whole; what was borrowed to read it is given back");
             }
             begun.iter().for_each(|layer| link.give_back(layer));

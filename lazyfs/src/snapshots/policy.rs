@@ -54,6 +54,8 @@ pub struct Policy {
     /// Images that are filled at once, whatever `fill` says.
     pub eager: Vec<Pattern>,
     pub fill: Fill,
+    /// How fast, in compressed bytes a second, all images together; 0 is as fast as they come.
+    pub fill_rate: u64,
 }
 
 impl Policy {

@@ -14,7 +14,7 @@ use super::folders::{self, Folders, Usage};
 use super::lazy::{LazyLayers, TARGET, shown};
 use super::mounts::Parts;
 use super::policy::Policy;
-use super::rows::{Change, Kind, Rows, Snapshot};
+use super::rows::{Change, Kind, Rows, ShownLayer, Snapshot};
 use crate::fs::EMPTY;
 use crate::images::Images;
 use crate::link::Link;
@@ -78,18 +78,41 @@ impl Snapshotter {
 
     /// To be called once the filesystem is served: shows what could not be shown from this disk, and lets layers
     /// become whole on which containers run.
-    pub async fn resume(&self) {
+    pub async fn resume(self: &Arc<Self>) {
         let missing: Vec<_> = {
             let rows = self.rows().await;
             let all = rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot));
             shown(all).filter(|layer| !self.lazy.is_shown(layer)).cloned().collect()
         };
         for layer in missing {
-            if let Err(error) = self.lazy.show(&layer).await {
-                tracing::warn!(slot = layer.slot().0, %error, "a layer cannot be shown again");
+            if let Err(error) = self.show(layer).await {
+                tracing::warn!(%error, "a layer cannot be shown again");
             }
         }
         self.fill().await;
+    }
+
+    /// Shows again what is not shown now, and notes where, if that is another place than before.
+    async fn show(self: &Arc<Self>, layer: ShownLayer) -> Result<(), SnapshotError> {
+        let shown = self.lazy.show(&layer).await.map_err(|error| {
+            let digest = layer.layers.last().map(|known| known.digest.clone());
+            tracing::debug!(%error, "a layer cannot be shown");
+            SnapshotError::NotShown { layer: digest.unwrap_or_default(), why: error.to_string() }
+        })?;
+        if shown == layer {
+            return Ok(());
+        }
+        let own = self.clone();
+        blocking(move || {
+            let mut rows = own.rows_blocking();
+            let moved = rows.iter().filter(|(_, snapshot)| snapshot.layer.as_ref() == Some(&layer));
+            let moved = moved.map(|(name, snapshot)| {
+                (name.clone(), Some(Snapshot { layer: Some(shown.clone()), ..snapshot.clone() }))
+            });
+            let moved = moved.collect();
+            Ok(rows.apply(moved)?)
+        })
+        .await
     }
 
     /// Lets layers become whole on which containers run, or which are to be whole in any case.
@@ -156,7 +179,7 @@ impl Snapshotter {
         self.create(Kind::View, key, parent, labels).await
     }
 
-    pub(super) async fn mounts(&self, key: &str) -> Result<Vec<Mount>, SnapshotError> {
+    pub(super) async fn mounts(self: &Arc<Self>, key: &str) -> Result<Vec<Mount>, SnapshotError> {
         let snapshot = self.stat(key).await?;
         if snapshot.kind() == Kind::Committed {
             return Err(SnapshotError::NotActive(key.to_owned()));
@@ -213,7 +236,10 @@ impl Snapshotter {
             }
             rows.apply(vec![(name, None)])?;
             drop(rows);
-            id.map_or(Ok(()), |id| own.folders.remove(id))
+            if let Some(id) = id {
+                own.folders.remove(id);
+            }
+            Ok(())
         })
         .await
     }
@@ -286,7 +312,8 @@ impl Snapshotter {
                 let known: HashSet<u64> = rows.iter().map(|(_, snapshot)| snapshot.id).collect();
                 own.folders.unknown(&known)?
             };
-            unknown.iter().try_for_each(|folder| folders::remove(folder))
+            unknown.iter().for_each(|folder| folders::remove(folder));
+            Ok(())
         })
         .await
     }
@@ -377,7 +404,7 @@ impl Snapshotter {
                 let below = rows.get(&snapshot.parent).map(|below| own.place(below));
                 own.folders.make(id, below.as_deref())?;
             }
-            rows.apply(vec![change]).inspect_err(|_| drop(own.folders.remove(id)))?;
+            rows.apply(vec![change]).inspect_err(|_| own.folders.remove(id))?;
             Ok(own.mounts_of(&rows, &snapshot))
         })
         .await
@@ -409,16 +436,13 @@ impl Snapshotter {
     }
 
     /// A layer that could not be shown after a restart may be found by now.
-    async fn show_missing(&self, name: &str) -> Result<(), SnapshotError> {
+    async fn show_missing(self: &Arc<Self>, name: &str) -> Result<(), SnapshotError> {
         let missing: Vec<_> = shown(self.rows().await.chain(name))
             .filter(|layer| !self.lazy.is_shown(layer))
             .cloned()
             .collect();
         for layer in missing {
-            self.lazy.show(&layer).await.map_err(|error| {
-                tracing::warn!(slot = layer.slot().0, %error, "a layer cannot be shown");
-                SnapshotError::NotShown(name.to_owned())
-            })?;
+            self.show(layer).await?;
         }
         Ok(())
     }

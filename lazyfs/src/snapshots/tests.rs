@@ -167,6 +167,30 @@ async fn all_is_known_after_a_restart_and_what_a_crash_left_is_swept() {
     assert!(option(&new[0], "upperdir").ends_with("s/3/fs"), "{new:?}");
 }
 
+/// As a container with privileges can make it.
+#[tokio::test]
+async fn a_folder_that_cannot_be_removed_stops_nothing() {
+    use rustix::fs::{IFlags, ioctl_setflags};
+    let folder = tempfile::tempdir().unwrap();
+    let snapshots = open(&folder).await;
+    let upper = prepare(&snapshots, "container", "").await.unwrap()[0].source.clone();
+    let stays = std::fs::File::create(Path::new(&upper).join("stays")).unwrap();
+    if let Err(error) = ioctl_setflags(&stays, IFlags::IMMUTABLE) {
+        // Needs root, and a filesystem that has such files.
+        assert!(std::env::var_os("CI").is_none(), "cannot make a file immutable: {error}");
+        eprintln!("skipped: cannot make a file immutable: {error}");
+        return;
+    }
+    snapshots.remove("container".into()).await.unwrap();
+    snapshots.cleanup().await.unwrap();
+    drop(snapshots);
+    let snapshots = open(&folder).await;
+    assert!(Path::new(&upper).exists());
+    ioctl_setflags(&stays, IFlags::empty()).unwrap();
+    snapshots.cleanup().await.unwrap();
+    assert!(!Path::new(&upper).exists());
+}
+
 #[tokio::test]
 async fn a_process_waits_until_the_one_before_it_has_left_the_state() {
     let folder = tempfile::tempdir().unwrap();

@@ -25,6 +25,8 @@ pub enum CacheError {
     OtherIndex(Digest),
     #[error("the index of {0} says of its tar what is not so")]
     Revoked(Digest),
+    #[error("there is no sound index of {0} on this disk")]
+    NotHere(Digest),
     #[error("shutting down")]
     ShutDown,
 }

@@ -19,15 +19,18 @@ use super::metrics::Metrics;
 use super::shelf::Shelf;
 use super::stored::{Judgement, Stored};
 use super::{MAX_WRONG, Patience, retry};
-use crate::index::{LayerIndex, SpanIndex};
+use crate::index::{IndexId, LayerIndex, SpanIndex};
 use crate::source::{LayerSource, SourceError, Urgency};
 use crate::{SpanError, VerifiedSpan};
 
 #[cfg(test)]
 mod failed_syncs;
 
-/// Spans of one layer that are fetched at a time. With spans of 1 MiB that fills a line of 1 Gbit/s over 100 ms.
-const MAX_FETCHES: usize = 16;
+/// Spans of one layer that are fetched at a time for readers. With spans of 1 MiB that fills a line of 1 Gbit/s over
+/// 100 ms.
+const DEMAND: usize = 16;
+/// The same for those that nobody waited for when they were asked for: they take no reader's place.
+const AHEAD: usize = 8;
 
 type Fetched = Result<VerifiedSpan, ReadError>;
 
@@ -76,7 +79,8 @@ impl Surroundings {
 pub struct Layer {
     stored: Arc<Stored>,
     fetches: Mutex<Fetches>,
-    permits: Semaphore,
+    demand: Semaphore,
+    ahead: Semaphore,
     last_demand: Mutex<Option<Instant>>,
     around: Surroundings,
 }
@@ -86,7 +90,8 @@ impl Layer {
         Self {
             stored: Arc::new(stored),
             fetches: Mutex::default(),
-            permits: Semaphore::new(MAX_FETCHES),
+            demand: Semaphore::new(DEMAND),
+            ahead: Semaphore::new(AHEAD),
             last_demand: Mutex::default(),
             around,
         }
@@ -100,6 +105,10 @@ impl Layer {
         self.stored.index()
     }
 
+    pub(crate) fn index_id(&self) -> IndexId {
+        self.stored.head.id
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.around.metrics
     }
@@ -109,16 +118,27 @@ impl Layer {
         self.stored.map.checked_count()
     }
 
+    /// Whether a span is on this disk, found right or not looked at since this process began.
+    pub(crate) fn has(&self, span: SpanIndex) -> bool {
+        let map = &self.stored.map;
+        map.is_checked(span) || map.is_stored(span)
+    }
+
     /// Bytes of the tar that are on this disk, found right or not looked at since this process began.
     pub fn local_bytes(&self) -> u64 {
-        let (spans, map) = (&self.index().spans, &self.stored.map);
-        let here = spans.indexes().filter(|&span| map.is_checked(span) || map.is_stored(span));
+        let spans = &self.index().spans;
+        let here = spans.indexes().filter(|&span| self.has(span));
         here.filter_map(|span| spans.tar_range(span)).map(|range| range.end - range.start).sum()
     }
 
     /// Whether the whole tar was here once, and had the DiffID that the index names.
     pub fn is_proved(&self) -> bool {
         self.stored.verdict.is_proved()
+    }
+
+    /// Whether its tar turned out not to be what its index says. Then it is read no more.
+    pub fn is_revoked(&self) -> bool {
+        self.stored.verdict.is_revoked()
     }
 
     /// When a reader last had to wait for something that was not here.
@@ -129,7 +149,7 @@ impl Layer {
     /// Fills `out` with bytes of the tar if all of them are on this disk and known to be right; says whether they
     /// are. Asks nobody. Blocks as long as this disk does.
     pub fn read_local(&self, start: u64, out: &mut [u8]) -> io::Result<bool> {
-        if self.stored.verdict.is_revoked() {
+        if self.is_revoked() {
             return Err(io::Error::other(ReadError::Revoked { layer: *self.digest() }));
         }
         let range = start..start.saturating_add(out.len() as u64);
@@ -147,7 +167,7 @@ impl Layer {
         out: &mut [u8],
         urgency: Urgency,
     ) -> Result<(), ReadError> {
-        if self.stored.verdict.is_revoked() {
+        if self.is_revoked() {
             return Err(ReadError::Revoked { layer: *self.digest() });
         }
         let end = start.saturating_add(out.len() as u64);
@@ -283,8 +303,11 @@ impl Layer {
             let fetched = layer.obtain(span, urgency).await;
             layer.finished(span, number);
             fetched.inspect_err(|error| {
-                layer.around.metrics.failed();
-                tracing::warn!(span = span.0, %error, "a span cannot be read");
+                // Nobody waits for a fill; who asked for it tells of it.
+                if urgency != Urgency::Fill {
+                    layer.around.metrics.failed();
+                    tracing::warn!(span = span.0, %error, "a span cannot be read");
+                }
             })
         });
         let layer = *self.digest();
@@ -307,7 +330,8 @@ impl Layer {
         }
         let deadline = Instant::now() + self.around.patience.deadline;
         let unavailable = || self.unavailable(span);
-        let permit = tokio::time::timeout_at(deadline, self.permits.acquire()).await;
+        let permits = if urgency == Urgency::Demand { &self.demand } else { &self.ahead };
+        let permit = tokio::time::timeout_at(deadline, permits.acquire()).await;
         let _permit = permit.map_err(|_| unavailable())?.map_err(|_| unavailable())?;
         let (mut compressed, mut window) = (None, None);
         for wrong in 1.. {

@@ -8,7 +8,7 @@ use super::draft::{self, Draft, DraftDir, DraftNode, Id, ROOT};
 use super::entry::{Content, TarEntry};
 use super::error::{EntryProblem, TarError};
 use super::path;
-use crate::tree::{MAX_ENTRIES, MAX_PATH, MAX_TEXT, Meta, Tree};
+use crate::tree::{MAX_ENTRIES, MAX_PATH, MAX_TEXT, Meta, Tree, Xattr};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -76,7 +76,8 @@ impl TreeBuilder {
             Content::File { extents, .. } => size_of_val(&**extents),
             _ => 0,
         };
-        let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let xattrs: usize =
+            entry.xattrs.iter().map(|(name, value)| size_of::<Xattr>() + name.len() + value.len()).sum();
         self.entries += 1;
         if self.entries > MAX_ENTRIES {
             return Err(Problem::TooManyEntries);

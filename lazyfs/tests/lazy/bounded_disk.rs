@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
-use shoal_lazyfs::fill::{Pace, fill};
+use shoal_lazyfs::fill::Pace;
 use shoal_lazyfs::index::SpanIndex;
 use shoal_lazyfs::source::Urgency;
 use shoal_lazyfs::span_cache::{FillError, Layer, Patience, SpanCache};
 use shoal_proto::Digest;
 
+use super::fill;
 use super::samples::{self, SPAN};
 use super::source::{Mood, Source};
 use super::spans_outlast_the_process::file;

@@ -5,10 +5,11 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_lazyfs::fill::{Pace, fill};
+use shoal_lazyfs::fill::{FillRate, Pace};
 use shoal_lazyfs::source::Urgency;
 use shoal_lazyfs::span_cache::{CacheError, FillError, Patience, ReadError, SpanCache};
 
+use super::fill;
 use super::samples::{self, SPAN};
 use super::source::{Mood, Source};
 use super::spans_outlast_the_process::file;
@@ -50,6 +51,32 @@ async fn it_begins_when_no_reader_waited_for_a_while() {
     task.await.unwrap();
     assert!(begun.elapsed() >= second && begun.elapsed() < 5 * second);
     assert!(layer.is_proved());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fill_keeps_to_its_rate_and_no_reader_does() {
+    let (folder, source) = (tempfile::tempdir().unwrap(), Arc::new(Source::new()));
+    let cache = SpanCache::open(folder.path(), source.clone(), Patience::default()).unwrap();
+    let digests = [35, 36].map(|seed| source.add(samples::gzip(&samples::tar(seed, 2_000_000), 6), SPAN));
+    let layers = [cache.layer(&digests[0]).await.unwrap(), cache.layer(&digests[1]).await.unwrap()];
+    let spans = layers.iter().flat_map(|layer| {
+        let spans = &layer.index().spans;
+        spans.indexes().map(|span| spans.compressed_range(span).unwrap())
+    });
+    let bytes: u64 = spans.map(|range| range.end - range.start).sum();
+    // Together.
+    let rate = FillRate::bytes_per_second(bytes / 20);
+    let begun = tokio::time::Instant::now();
+    let fills = layers.clone().map(|layer| shoal_lazyfs::fill::fill(vec![layer], Pace::EAGER, &rate));
+    let reader = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        layers[0].read(900_000, &mut [0; 10], Urgency::Demand).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    };
+    futures_util::join!(futures_util::future::join_all(fills), reader);
+    assert!(layers.iter().all(|layer| layer.is_proved()));
+    let took = begun.elapsed().as_secs();
+    assert!((18..=22).contains(&took), "{took} s");
 }
 
 /// The same tar, but its first file has the set-user-id bit.

@@ -20,3 +20,8 @@ mod served;
 mod source;
 mod spans_are_fetched_once_and_checked;
 mod spans_outlast_the_process;
+
+/// As fast as it comes.
+async fn fill(layers: Vec<std::sync::Arc<shoal_lazyfs::span_cache::Layer>>, pace: shoal_lazyfs::fill::Pace) {
+    shoal_lazyfs::fill::fill(layers, pace, &shoal_lazyfs::fill::FillRate::default()).await;
+}

@@ -105,7 +105,56 @@ async fn the_table_of_places_does_not_grow_by_what_comes_and_goes() {
         drop(images);
         lengths.push(fs::metadata(case.folder.path().join("slots")).unwrap().len());
     }
-    assert!(lengths.iter().all(|&length| length < 150), "{lengths:?}");
+    assert!(lengths.iter().all(|&length| length < 220), "{lengths:?}");
     let images = case.open().await;
     assert_eq!(images.add(&case.layers[..1]).await.unwrap(), [SlotNumber(0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_stood_for_something_are_not_given_out_when_the_table_is_lost() {
+    let case = case();
+    let images = case.open().await;
+    let slots = images.add(&case.layers).await.unwrap();
+    drop(images);
+    fs::remove_file(case.folder.path().join("slots")).unwrap();
+    // Twice, as after another restart.
+    for _ in 0..2 {
+        let images = case.open().await;
+        images.keep_free(SlotNumber(3)).await.unwrap();
+        assert!(slots.iter().all(|&slot| !is_shown(&images, slot)));
+        let [_, b, c] = *case.layers else { unreachable!() };
+        assert_eq!(images.add(&[c, b]).await.unwrap(), [SlotNumber(3), SlotNumber(4)]);
+    }
+    assert!(is_shown(&case.open().await, SlotNumber(4)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_index_of_a_layer_has_another_number() {
+    let case = case();
+    let images = case.open().await;
+    let slots = images.add(&case.layers[..1]).await.unwrap();
+    let read = images.layers(&slots).remove(0);
+    let old = read.index().clone();
+    drop(read);
+    assert!(images.remove(slots[0]).await.unwrap());
+    case.source.add(samples::gzip(&samples::tar(81, 300_000), 6), 2 * SPAN);
+    let new = images.add(&case.layers[..1]).await.unwrap();
+    assert_ne!(*images.layers(&new).remove(0).index(), old);
+    assert_ne!(new, slots);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_start_nobody_is_asked_for_a_damaged_index() {
+    let case = case();
+    let images = case.open().await;
+    let slots = images.add(&case.layers).await.unwrap();
+    drop(images);
+    // The highest of them.
+    let folder = case.folder.path().join("layers").join(case.layers[2].to_string().replace(':', "-"));
+    fs::write(folder.join("head"), b"damaged").unwrap();
+    case.source.becomes(Mood::Waits);
+    let opened = tokio::time::timeout(Patience::default().deadline / 2, case.open()).await;
+    let images = opened.expect("it waits for nobody");
+    let shown: Vec<_> = slots.iter().map(|&slot| is_shown(&images, slot)).collect();
+    assert_eq!(shown, [true, true, false]);
 }
