@@ -5,7 +5,12 @@
 mod world;
 use world::*;
 
-use shoal_swarm::peer::{FailReason, PeerEvent};
+use shoal_proto::message::{ChunkRequest, Held, PeerInfo, PeerMessage, Place, Proof};
+use shoal_proto::{ChunkIndex, ChunkSet, Entry, LeaseToken, NodeId, SignedEntry};
+use shoal_swarm::Time;
+use shoal_swarm::peer::{
+    Admission, FailReason, FetchOutcome, PeerAction, PeerConfig, PeerEvent, PeerMachine,
+};
 
 #[test]
 fn a_peer_that_sends_wrong_bytes_is_shunned_and_spoils_nothing() {
@@ -178,4 +183,56 @@ fn a_private_blob_is_not_given_to_who_reads_it_from_another_registry() {
         assert!(world.nodes[3].complete.contains_key(&private), "seed {seed}");
         assert_eq!(world.egress(&private), 1.0, "seed {seed}");
     }
+}
+
+/// Else honest nodes would pass it on as what the liar says, and be taken for liars themselves.
+#[test]
+fn a_chunk_is_held_as_what_it_was_checked_for_whatever_its_sender_says_meanwhile() {
+    let swarm = blob(1, 3 * MIB);
+    let [me, signer, liar, other] = [1, 2, 3, 4].map(|name| NodeId::from_bytes([name; 32]));
+    let place = Place { zone: "".into(), rack: "".into() };
+    let info = PeerInfo { node: me, addresses: vec![], place };
+    let mut machine = PeerMachine::new(info, PeerConfig::default(), 1);
+    let index = ChunkIndex(0);
+    let signed = |signer, value| {
+        let token = LeaseToken { epoch: 1, counter: 1 };
+        let entry = Entry { swarm: swarm.clone(), index, value, token, signer };
+        SignedEntry { entry, signature: [0; 64] }
+    };
+    let want = truth(&swarm, 0);
+    let mut wrong = want;
+    wrong.0[31] = 1;
+    let held = |chunks| Held::Some(chunks);
+    let empty = ChunkSet::empty(chunks(&swarm));
+    let mut first = empty.clone();
+    first.insert(index);
+    let says = |message| PeerEvent::Peer { from: liar, message };
+    for event in [
+        PeerEvent::Join {
+            swarm: swarm.clone(),
+            held: held(empty),
+            proof: None,
+            wants: true,
+            may_lease: false,
+        },
+        PeerEvent::LinkUp(liar),
+        says(PeerMessage::State {
+            swarm: swarm.clone(),
+            held: held(first),
+            proof: Proof::Entries(vec![signed(signer, want)]),
+        }),
+    ] {
+        machine.handle(Time::ZERO, event);
+    }
+    let asked = std::iter::from_fn(|| machine.poll_action()).find_map(|action| match action {
+        PeerAction::Fetch { request, want, .. } => Some((request, want)),
+        _ => None,
+    });
+    let (request, asked) = asked.unwrap();
+    assert_eq!(asked, want);
+    let lie = PeerMessage::Have { swarm: swarm.clone(), entries: vec![signed(liar, wrong)] };
+    machine.handle(Time::ZERO, says(lie));
+    machine.handle(Time::ZERO, PeerEvent::Fetched { request, outcome: FetchOutcome::Stored });
+    let admitted = machine.admit(Time::ZERO, other, &ChunkRequest { swarm: swarm.clone(), index });
+    assert!(matches!(admitted, Admission::Serve { want: served } if served == want), "{admitted:?}");
 }

@@ -154,6 +154,15 @@ impl Evidence {
         }
     }
 
+    /// A claim that a chunk has this value: `known`, unless that says something else by now.
+    pub(super) fn claiming(&self, chunk: u32, known: ClaimRef, value: ChunkValue) -> Option<ClaimRef> {
+        let entries = self.entries.get(chunk as usize).map_or(0, Vec::len);
+        let entries = (0..entries).filter_map(number).map(ClaimRef::Entry);
+        let maps = (0..self.maps.len()).filter_map(number).map(ClaimRef::Map);
+        let mut all = std::iter::once(known).chain(entries).chain(maps);
+        all.find(|claim| self.value(chunk, *claim) == Some(value))
+    }
+
     /// The entry as it travels; `None` where the claim is a map's.
     pub(super) fn signed(&self, swarm: &SwarmId, chunk: u32, claim: ClaimRef) -> Option<SignedEntry> {
         let ClaimRef::Entry(nth) = claim else { return None };

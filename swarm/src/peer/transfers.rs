@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use shoal_proto::{ChunkIndex, NodeId};
+use shoal_proto::{ChunkIndex, ChunkValue, NodeId};
 
+use super::evidence::ClaimRef;
 use super::links::{Link, as_f64};
 use super::selection::Choice;
 use super::{FetchOutcome, Key, PeerAction, PeerMachine, REMEMBERED_NODES};
@@ -36,6 +37,9 @@ pub(super) struct Request {
     pub(super) from: NodeId,
     pub(super) since: Time,
     pub(super) len: u64,
+    /// What the bytes are compared with, and the claim that says so. What the sender claims later is another matter.
+    want: ChunkValue,
+    claim: ClaimRef,
     /// When it will have taken too long. Not among the timers: nearly all requests end before.
     pub(super) look_at: Time,
     /// The chunk had been asked of another peer already.
@@ -47,7 +51,8 @@ impl PeerMachine {
         let Choice { key, chunk, from, twice } = choice;
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         let Some(neighbour) = swarm.neighbours.get(&from) else { return };
-        let Some(want) = swarm.evidence.value(chunk, neighbour.claim(chunk)) else { return };
+        let claim = neighbour.claim(chunk);
+        let Some(want) = swarm.evidence.value(chunk, claim) else { return };
         let request = self.next_request;
         self.next_request += 1;
         self.turns += 1;
@@ -57,7 +62,9 @@ impl PeerMachine {
         let swarm = swarm.id.clone();
         self.links.entry(from).or_default().requests += 1;
         let look_at = self.now + self.overdue_after(len);
-        self.requests.insert(request, Request { key, chunk, from, since: self.now, len, look_at, twice });
+        let since = self.now;
+        let asked = Request { key, chunk, from, since, len, want, claim, look_at, twice };
+        self.requests.insert(request, asked);
         if twice {
             self.spare -= as_f64(len);
         }
@@ -136,8 +143,8 @@ impl PeerMachine {
         }
         self.cancel_losers(request);
         let Some(swarm) = self.swarms.get_mut(&request.key) else { return };
-        let Some(neighbour) = swarm.neighbours.get(&request.from) else { return };
-        let claim = neighbour.claim(request.chunk);
+        let claim = swarm.evidence.claiming(request.chunk, request.claim, request.want);
+        let Some(claim) = claim else { return };
         if swarm.hold(request.chunk, claim) {
             swarm.fresh.push(request.chunk);
             swarm.zone_progress |= swarm.zone_source(request.chunk).is_some();
