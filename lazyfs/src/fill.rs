@@ -12,8 +12,10 @@ use crate::span_cache::{FillError, Layer, ReadError};
 
 /// Spans that are fetched at a time for nobody: a line stays busy, and a reader finds it free soon.
 const FETCHES: usize = 4;
-/// After which it is tried again where nobody could serve, there was no room, or what came was wrong.
+/// After which it is tried again where nobody could serve, there was no room, or what came was wrong. It doubles, as each
+/// try may fetch for nothing what a full disk does not take.
 const PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(320);
 
 /// When to begin.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +70,7 @@ impl FillRate {
 /// the disk has no room, come round again. Ends when they are whole, or cannot be. What cannot be is logged.
 pub async fn fill(mut layers: Vec<Arc<Layer>>, pace: Pace, rate: &FillRate) {
     wait(&layers, pace).await;
+    let mut pause = PAUSE;
     loop {
         let mut later = Vec::new();
         for layer in layers {
@@ -75,7 +78,7 @@ pub async fn fill(mut layers: Vec<Arc<Layer>>, pace: Pace, rate: &FillRate) {
             match fill_layer(&layer, rate).await {
                 Ok(()) => tracing::info!(layer = %digest, "a layer is whole, and its index is right"),
                 Err(error) if may_pass(&error) => {
-                    tracing::debug!(layer = %digest, %error, "a layer is made whole later");
+                    tracing::info!(layer = %digest, %error, again_in = ?pause, "a layer is not whole yet");
                     later.push(layer);
                 }
                 Err(error) => tracing::warn!(layer = %digest, %error, "a layer cannot be made whole"),
@@ -85,7 +88,8 @@ pub async fn fill(mut layers: Vec<Arc<Layer>>, pace: Pace, rate: &FillRate) {
             return;
         }
         layers = later;
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(LONGEST_PAUSE);
     }
 }
 

@@ -107,9 +107,13 @@ async fn a_container_starts_from_an_unmodified_image_with_only_the_spans_that_it
     for folder in [fs.folder().to_owned(), fs.folder().join("m")] {
         std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
     }
-    assert!(std::fs::metadata(&shown).is_ok());
-    let other = Command::new("cat").arg(&shown).uid(65534).gid(65534).output().unwrap();
-    assert!(!other.status.success());
+    let beside = fs.folder().join("m/beside");
+    std::fs::write(&beside, "").unwrap();
+    let read_by = |user, path: &Path| {
+        Command::new("cat").arg(path).uid(user).gid(user).output().unwrap().status.success()
+    };
+    assert!(read_by(0, &shown) && read_by(65534, &beside));
+    assert!(!read_by(65534, &shown));
 
     // What was read of layers may be lost; it is shown again, under new numbers.
     fs.kill9().await;

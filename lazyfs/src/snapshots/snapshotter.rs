@@ -94,6 +94,8 @@ impl Snapshotter {
 
     /// Shows again what is not shown now, and notes where, if that is another place than before.
     async fn show(self: &Arc<Self>, layer: ShownLayer) -> Result<(), SnapshotError> {
+        // Until its row is written a cleanup would take it for one that nobody needs.
+        let _no_cleanup = self.taking.read().await;
         let shown = self.lazy.show(&layer).await.map_err(|error| {
             let digest = layer.layers.last().map(|known| known.digest.clone());
             tracing::debug!(%error, "a layer cannot be shown");
