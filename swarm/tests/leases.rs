@@ -6,7 +6,7 @@ mod world;
 use world::*;
 
 use shoal_proto::message::{
-    Held, Lease, LeaseKind, Membership, NodeMessage, PeerInfo, Place, TrackerMessage,
+    Held, Lease, LeaseFailure, LeaseKind, Membership, NodeMessage, PeerInfo, Place, TrackerMessage,
 };
 use shoal_proto::{ChunkIndex, ChunkSet, Entry, NodeId, SignedEntry, SwarmId};
 use shoal_swarm::Time;
@@ -258,4 +258,37 @@ fn who_misses_what_nobody_has_read_yet_does_not_have_to_read_all_of_it() {
     }
     let of_it = desk.leases.iter().filter(|(to, _)| *to == node(12)).count();
     assert!(of_it <= 4, "{of_it} of {}: {:?}", desk.leases.len(), desk.leases);
+}
+
+fn is_zones(lease: &Lease) -> bool {
+    matches!(lease.kind, LeaseKind::Zone(_))
+}
+
+#[test]
+fn a_zone_gets_its_lease_when_the_first_of_those_that_rest_has_rested() {
+    for seed in 0..20 {
+        let mut desk = Desk::new(seed, 0, blob(1, MIB));
+        for (number, zone) in [(1, "a"), (2, "b"), (3, "b")] {
+            let place = Place { zone: zone.into(), ..Place::default() };
+            desk.handle(TrackerEvent::Connected(PeerInfo { node: node(number), addresses: Vec::new(), place }));
+            desk.join(number, zone == "a");
+            desk.say(number, NodeMessage::Reported);
+        }
+        desk.tick(secs(1));
+        let (reader, lease) = desk.leases[0].clone();
+        desk.progress(&lease, reader, 0..1);
+        // The first that it is given to fails each time and rests ever longer, the other is always soon back.
+        let worse = desk.leases.last().unwrap().0;
+        let mut given = 0;
+        for _ in 0..80 {
+            for (to, lease) in std::mem::take(&mut desk.leases).into_iter().filter(|(_, lease)| is_zones(lease)) {
+                given += usize::from(to != worse);
+                let why = if to == worse { LeaseFailure::Unreachable } else { LeaseFailure::Abandoned };
+                let message = NodeMessage::Return { swarm: lease.swarm, token: lease.token, why };
+                desk.handle(TrackerEvent::Message { from: to, message });
+            }
+            desk.tick(ms(250));
+        }
+        assert!(given >= 20, "seed {seed}: in 20 s given {given} times to who rests half a second each time");
+    }
 }

@@ -82,8 +82,10 @@ impl PeerMachine {
 
     fn retry_at(&mut self, key: Key, at: Option<Time>) {
         let (Some(at), Some(swarm)) = (at, self.swarms.get_mut(&key)) else { return };
-        if swarm.retry_at.is_none_or(|known| known > at || known <= self.now) {
-            swarm.retry_at = Some(at);
+        if swarm.retry_at.is_none_or(|known| known > at) {
+            if let Some(known) = swarm.retry_at.replace(at) {
+                self.timers.remove(&(known, Timer::Retry(key)));
+            }
             self.wake_at(at, Timer::Retry(key));
         }
     }

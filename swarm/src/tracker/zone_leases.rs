@@ -123,15 +123,11 @@ impl TrackerMachine {
         let knows = |node: &NodeKey| known.is_some_and(|known| known.contains(node));
         let mut drawn = wanting.sample(LOOKED_AT, &mut self.rng);
         drawn.extend(known.into_iter().flatten().filter(|node| wanting.contains(**node)));
-        let mut rested = None;
         let load = |node: &&NodeKey| (self.nodes.get(*node).map(|known| known.leases), !knows(node));
-        let awake = drawn.iter().filter(|node| {
-            let until = self.nodes.get(node).map(|node| node.rests_until).filter(|at| *at > self.now);
-            rested = rested.max(until);
-            until.is_none()
-        });
+        let rests = |node: &NodeKey| self.nodes.get(node).is_some_and(|node| node.rests_until > self.now);
         // The first of equals, and the draw is in random order.
-        let best = awake.min_by_key(load).copied();
+        let best = drawn.iter().filter(|node| !rests(node)).min_by_key(load).copied();
+        let rested = drawn.iter().filter_map(|node| self.nodes.get(node)).map(|node| node.rests_until).min();
         if best.is_none()
             && let Some(at) = rested
         {
