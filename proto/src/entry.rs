@@ -1,5 +1,8 @@
 //! Signed claims about chunks: a lease holder signs what it read, a node whose SHA-256 matched signs the map.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use libp2p_identity::Keypair;
 
 use crate::{ChunkIndex, ChunkMap, ChunkValue, NodeId, SwarmId};
@@ -23,11 +26,24 @@ pub struct Entry {
     pub signer: NodeId,
 }
 
-/// An entry as it travels. Nothing in it is to be believed before [`Self::check`].
+/// An entry as it travels. Nothing in it is to be believed before [`Self::check`]. Clones share it: a node keeps each as
+/// long as it fetches the blob, and tells all neighbours of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignedEntry {
+pub struct SignedEntry(Arc<EntryAndSignature>);
+
+/// What a [`SignedEntry`] holds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EntryAndSignature {
     pub entry: Entry,
     pub signature: [u8; 64],
+}
+
+impl Deref for SignedEntry {
+    type Target = EntryAndSignature;
+
+    fn deref(&self) -> &EntryAndSignature {
+        &self.0
+    }
 }
 
 /// A node's claim that the SHA-256 (or SHA-512) of the blob matched and that its BLAKE3 is `root`.
@@ -98,7 +114,7 @@ impl Entry {
     /// Signs for a chunk that this node read under `token`; `key` must be the key of `self.signer`.
     pub fn sign(self, key: &Keypair) -> Result<SignedEntry, EntryError> {
         let signature = sign(key, &self.message())?;
-        Ok(SignedEntry { entry: self, signature })
+        Ok(SignedEntry::new(self, signature))
     }
 }
 
@@ -110,6 +126,11 @@ fn fingerprint(message: &[u8], signer: NodeId, signature: &[u8; 64]) -> [u8; 32]
 }
 
 impl SignedEntry {
+    /// An entry with what is said to be its signature.
+    pub fn new(entry: Entry, signature: [u8; 64]) -> Self {
+        Self(Arc::new(EntryAndSignature { entry, signature }))
+    }
+
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         fingerprint(&self.entry.message(), self.entry.signer, &self.signature)
     }

@@ -52,7 +52,7 @@ impl Fuzz {
             value.0[30] = fuzz.rng.u8(..2);
             let entry =
                 Entry { swarm: swarm.clone(), index, value, token: fuzz.token(), signer: fuzz.node() };
-            SignedEntry { entry, signature: [0; 64] }
+            SignedEntry::new(entry, [0; 64])
         };
         (0..count).map(|_| entry(self)).collect()
     }

@@ -43,7 +43,7 @@ fn message(rng: &mut fastrand::Rng, from: NodeId, swarm: SwarmId, leases: &[Leas
             let index = lease.map_or(index, |lease| ChunkIndex(rng.u32(lease.chunks.clone())));
             let value = truth(&swarm, index.0);
             let entry = Entry { swarm: lease_swarm.clone(), index, value, token, signer: from };
-            let entries = vec![SignedEntry { entry, signature: [0; 64] }];
+            let entries = vec![SignedEntry::new(entry, [0; 64])];
             NodeMessage::Progress { swarm: lease_swarm, token, entries }
         }
         7 => {

@@ -76,7 +76,7 @@ impl Desk {
         let entries = chunks.map(|chunk| {
             let (index, value) = (ChunkIndex(chunk), truth(&lease.swarm, chunk));
             let entry = Entry { swarm: lease.swarm.clone(), index, value, token: lease.token, signer: from };
-            SignedEntry { entry, signature: [0; 64] }
+            SignedEntry::new(entry, [0; 64])
         });
         let entries = entries.collect();
         let message = NodeMessage::Progress { swarm: lease.swarm.clone(), token: lease.token, entries };

@@ -197,7 +197,7 @@ fn a_chunk_is_held_as_what_it_was_checked_for_whatever_its_sender_says_meanwhile
     let signed = |signer, value| {
         let token = LeaseToken { epoch: 1, counter: 1 };
         let entry = Entry { swarm: swarm.clone(), index, value, token, signer };
-        SignedEntry { entry, signature: [0; 64] }
+        SignedEntry::new(entry, [0; 64])
     };
     let want = truth(&swarm, 0);
     let mut wrong = want;

@@ -147,7 +147,7 @@ impl World {
         self.origin.delivered.insert((blob, index.0));
         let signer = self.nodes[node as usize].info.node;
         let entry = Entry { swarm, index, value, token, signer };
-        self.feed(node, PeerEvent::OriginChunk { entry: SignedEntry { entry, signature: [0; 64] } });
+        self.feed(node, PeerEvent::OriginChunk { entry: SignedEntry::new(entry, [0; 64]) });
     }
 
     pub(super) fn origin_ended(&mut self, ticket: Ticket) {

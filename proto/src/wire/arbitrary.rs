@@ -89,7 +89,7 @@ fn entry(swarm: SwarmId) -> impl Strategy<Value = SignedEntry> {
     (chunk(&swarm), bytes(), token(), node(), bytes()).prop_map(
         move |(index, value, token, signer, signature)| {
             let entry = Entry { swarm: swarm.clone(), index, value: ChunkValue(value), token, signer };
-            SignedEntry { entry, signature }
+            SignedEntry::new(entry, signature)
         },
     )
 }

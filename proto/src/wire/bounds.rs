@@ -74,7 +74,7 @@ fn entry(index: u32) -> SignedEntry {
         token: LeaseToken { epoch: 1, counter: 2 },
         signer: NodeId::from_bytes([3; 32]),
     };
-    SignedEntry { entry, signature: [4; 64] }
+    SignedEntry::new(entry, [4; 64])
 }
 
 fn have(entries: Vec<SignedEntry>) -> PeerMessage {

@@ -179,7 +179,7 @@ fn read_record(
     let (number, value, epoch, counter, signer, signature) = read().of("entry")?;
     let index = index(layout, number)?;
     let token = LeaseToken { epoch, counter };
-    Ok(SignedEntry { entry: Entry { swarm: swarm.clone(), index, value, token, signer }, signature })
+    Ok(SignedEntry::new(Entry { swarm: swarm.clone(), index, value, token, signer }, signature))
 }
 
 /// Entries of one swarm. An entry of another swarm has no place in the message and is left out: under this

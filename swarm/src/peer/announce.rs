@@ -107,7 +107,7 @@ impl PeerMachine {
             let (mut entries, mut indexes) = (Vec::new(), Vec::new());
             for new in fresh.iter().filter(needs) {
                 match (&new.entry, new.claim) {
-                    (Some(entry), _) => entries.push(SignedEntry::clone(entry)),
+                    (Some(entry), _) => entries.push(entry.clone()),
                     (None, ClaimRef::Map(map)) if neighbour.map_sent == Some(map) => {
                         indexes.push(ChunkIndex(new.chunk));
                     }
@@ -138,12 +138,12 @@ impl PeerMachine {
 struct Fresh {
     chunk: u32,
     claim: ClaimRef,
-    entry: Option<Box<SignedEntry>>,
+    entry: Option<SignedEntry>,
 }
 
 impl Fresh {
     fn of(swarm: &Swarm, chunk: u32) -> Option<Self> {
         let claim = swarm.held_claim(chunk)?;
-        Some(Self { chunk, claim, entry: swarm.signed(chunk).map(Box::new) })
+        Some(Self { chunk, claim, entry: swarm.signed(chunk) })
     }
 }

@@ -1,12 +1,10 @@
 //! Who claims what of a blob's chunks: entries of lease holders, attested maps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_proto::message::limit;
-use shoal_proto::{
-    ChunkIndex, ChunkValue, Entry, LeaseToken, NodeId, SignedAttestation, SignedEntry, SwarmId,
-};
+use shoal_proto::{ChunkValue, NodeId, SignedAttestation, SignedEntry};
 
 /// Different claims kept for one chunk, and different maps for one blob. One is the truth, one a liar's; more than
 /// four need as many colluding signers.
@@ -19,15 +17,6 @@ pub(super) enum ClaimRef {
     Map(u8),
 }
 
-/// An entry without what the swarm and the chunk's place say already.
-#[derive(Clone, Debug)]
-struct Claim {
-    value: ChunkValue,
-    token: LeaseToken,
-    signer: NodeId,
-    signature: [u8; 64],
-}
-
 /// The map of a blob, with who vouches for it.
 #[derive(Clone, Debug)]
 pub(super) struct AttestedMap {
@@ -38,7 +27,10 @@ pub(super) struct AttestedMap {
 /// All claims on the chunks of one blob in one round.
 #[derive(Clone, Debug)]
 pub(super) struct Evidence {
-    entries: Vec<Vec<Claim>>,
+    /// The first entry for each chunk; nearly always the only one.
+    firsts: Vec<Option<SignedEntry>>,
+    /// Entries that claim another value.
+    others: BTreeMap<u32, Vec<SignedEntry>>,
     maps: Vec<AttestedMap>,
     /// In a later round, whose claims count; others are kept, for whoever signed may be appointed yet.
     readers: Option<BTreeSet<NodeId>>,
@@ -54,7 +46,8 @@ impl Evidence {
     /// Nothing is known yet. In the first round everybody's entries count, in a later one nobody's before [`Self::trust`].
     pub(super) fn new(chunks: u32, round: u32) -> Self {
         let readers = (round > 0).then(BTreeSet::new);
-        Self { entries: vec![Vec::new(); chunks as usize], maps: Vec::new(), readers, root: None }
+        let firsts = vec![None; chunks as usize];
+        Self { firsts, others: BTreeMap::new(), maps: Vec::new(), readers, root: None }
     }
 
     /// In a later round only what these nodes sign for counts.
@@ -90,43 +83,56 @@ impl Evidence {
         self.signer(chunk, claim).is_some_and(|signer| self.trusts(&signer))
     }
 
+    /// The entries for a chunk, the first one first.
+    fn entries(&self, chunk: u32) -> impl Iterator<Item = &SignedEntry> {
+        let first = self.firsts.get(chunk as usize).and_then(Option::as_ref);
+        first.into_iter().chain(self.others.get(&chunk).into_iter().flatten())
+    }
+
+    fn entry(&self, chunk: u32, nth: u8) -> Option<&SignedEntry> {
+        match usize::from(nth).checked_sub(1) {
+            None => self.firsts.get(chunk as usize)?.as_ref(),
+            Some(other) => self.others.get(&chunk)?.get(other),
+        }
+    }
+
     /// Keeps an entry. `None` where it is one claim too many: a signer has one claim on a chunk.
     pub(super) fn add(&mut self, signed: &SignedEntry) -> Option<ClaimRef> {
-        let entry = &signed.entry;
-        let trusted = self.trusts(&entry.signer);
-        let displaces = |claim: &Claim| {
-            trusted && self.readers.as_ref().is_some_and(|readers| !readers.contains(&claim.signer))
-        };
-        let new = Claim {
-            value: entry.value,
-            token: entry.token,
-            signer: entry.signer,
-            signature: signed.signature,
-        };
-        let known = self.entries.get(entry.index.slot())?;
-        let known = known.iter().enumerate().find(|(_, claim)| claim.value == entry.value);
-        let known = known.map(|(nth, claim)| (nth, displaces(claim)));
-        // Those who do not count leave room for those who do.
-        let most = if self.readers.is_some() && trusted { CLAIMS + limit::READERS } else { CLAIMS };
-        let claims = self.entries.get_mut(entry.index.slot())?;
-        if let Some((nth, displaced)) = known {
-            if let Some(claim) = claims.get_mut(nth).filter(|_| displaced) {
-                *claim = new;
+        let (chunk, value, signer) = (signed.entry.index.0, signed.entry.value, signed.entry.signer);
+        let known = self.entries(chunk).position(|known| known.entry.value == value);
+        if let Some(nth) = known.and_then(number) {
+            let displaced = self.trusts(&signer)
+                && self.entry(chunk, nth).is_some_and(|known| !self.trusts(&known.entry.signer));
+            if displaced {
+                *self.slot(chunk, nth)? = signed.clone();
             }
-            return number(nth).map(ClaimRef::Entry);
+            return Some(ClaimRef::Entry(nth));
         }
-        if claims.len() >= most || claims.iter().any(|claim| claim.signer == entry.signer) {
+        // Those who do not count leave room for those who do.
+        let most = if self.readers.is_some() && self.trusts(&signer) { CLAIMS + limit::READERS } else { CLAIMS };
+        let count = self.entries(chunk).count();
+        if count >= most || self.entries(chunk).any(|known| known.entry.signer == signer) {
             return None;
         }
-        // Nearly every chunk has one claim; growing by doubling would begin with four.
-        claims.reserve_exact(1);
-        claims.push(new);
-        number(claims.len() - 1).map(ClaimRef::Entry)
+        let first = self.firsts.get_mut(chunk as usize)?;
+        if first.is_none() {
+            *first = Some(signed.clone());
+        } else {
+            self.others.entry(chunk).or_default().push(signed.clone());
+        }
+        number(count).map(ClaimRef::Entry)
+    }
+
+    fn slot(&mut self, chunk: u32, nth: u8) -> Option<&mut SignedEntry> {
+        match usize::from(nth).checked_sub(1) {
+            None => self.firsts.get_mut(chunk as usize)?.as_mut(),
+            Some(other) => self.others.get_mut(&chunk)?.get_mut(other),
+        }
     }
 
     /// Keeps a map. `None` where it has the wrong length or is one too many.
     pub(super) fn add_map(&mut self, values: &[ChunkValue], attestation: &SignedAttestation) -> Option<u8> {
-        if values.len() != self.entries.len() {
+        if values.len() != self.firsts.len() {
             return None;
         }
         if let Some(known) = self.maps.iter().position(|map| *map.values == *values) {
@@ -149,54 +155,42 @@ impl Evidence {
 
     pub(super) fn value(&self, chunk: u32, claim: ClaimRef) -> Option<ChunkValue> {
         match claim {
-            ClaimRef::Entry(nth) => Some(self.entries.get(chunk as usize)?.get(usize::from(nth))?.value),
+            ClaimRef::Entry(nth) => Some(self.entry(chunk, nth)?.entry.value),
             ClaimRef::Map(map) => self.map(map)?.values.get(chunk as usize).copied(),
         }
     }
 
     /// A claim that a chunk has this value: `known`, unless that says something else by now.
     pub(super) fn claiming(&self, chunk: u32, known: ClaimRef, value: ChunkValue) -> Option<ClaimRef> {
-        let entries = self.entries.get(chunk as usize).map_or(0, Vec::len);
-        let entries = (0..entries).filter_map(number).map(ClaimRef::Entry);
+        let entries = (0..self.entries(chunk).count()).filter_map(number).map(ClaimRef::Entry);
         let maps = (0..self.maps.len()).filter_map(number).map(ClaimRef::Map);
         let mut all = std::iter::once(known).chain(entries).chain(maps);
         all.find(|claim| self.value(chunk, *claim) == Some(value))
     }
 
-    /// The entry as it travels; `None` where the claim is a map's.
-    pub(super) fn signed(&self, swarm: &SwarmId, chunk: u32, claim: ClaimRef) -> Option<SignedEntry> {
+    /// The entry that a claim is; `None` where the claim is a map's.
+    pub(super) fn signed(&self, chunk: u32, claim: ClaimRef) -> Option<SignedEntry> {
         let ClaimRef::Entry(nth) = claim else { return None };
-        let claim = self.entries.get(chunk as usize)?.get(usize::from(nth))?;
-        let entry = Entry {
-            swarm: swarm.clone(),
-            index: ChunkIndex(chunk),
-            value: claim.value,
-            token: claim.token,
-            signer: claim.signer,
-        };
-        Some(SignedEntry { entry, signature: claim.signature })
+        self.entry(chunk, nth).cloned()
     }
 
     /// The entry that claims this value.
-    pub(super) fn find(&self, swarm: &SwarmId, chunk: u32, value: ChunkValue) -> Option<SignedEntry> {
-        let claims = self.entries.get(chunk as usize)?;
-        let nth = claims.iter().position(|claim| claim.value == value).and_then(number)?;
-        self.signed(swarm, chunk, ClaimRef::Entry(nth))
+    pub(super) fn find(&self, chunk: u32, value: ChunkValue) -> Option<SignedEntry> {
+        self.entries(chunk).find(|signed| signed.entry.value == value).cloned()
     }
 
     /// Who vouches for this value of a chunk under this claim.
     pub(super) fn signer(&self, chunk: u32, claim: ClaimRef) -> Option<NodeId> {
         match claim {
-            ClaimRef::Entry(nth) => Some(self.entries.get(chunk as usize)?.get(usize::from(nth))?.signer),
+            ClaimRef::Entry(nth) => Some(self.entry(chunk, nth)?.entry.signer),
             ClaimRef::Map(map) => Some(self.map(map)?.attestation.attestation.signer),
         }
     }
 
     /// Every claim on every chunk, as (chunk, value, signer).
     pub(super) fn all(&self) -> impl Iterator<Item = (u32, ChunkValue, NodeId)> + '_ {
-        let entries = (0u32..)
-            .zip(&self.entries)
-            .flat_map(|(chunk, claims)| claims.iter().map(move |claim| (chunk, claim.value, claim.signer)));
+        let entries = self.firsts.iter().flatten().chain(self.others.values().flatten());
+        let entries = entries.map(|signed| (signed.entry.index.0, signed.entry.value, signed.entry.signer));
         let maps = self.maps.iter().flat_map(|map| {
             let signer = map.attestation.attestation.signer;
             (0u32..).zip(map.values.iter()).map(move |(chunk, value)| (chunk, *value, signer))
@@ -206,7 +200,8 @@ impl Evidence {
 
     /// The map is known to be true now: nothing else is needed any more.
     pub(super) fn settle(&mut self, values: Arc<[ChunkValue]>, attestation: SignedAttestation) {
-        self.entries.iter_mut().for_each(|claims| *claims = Vec::new());
+        self.firsts.fill(None);
+        self.others = BTreeMap::new();
         self.maps = vec![AttestedMap { values, attestation }];
     }
 }

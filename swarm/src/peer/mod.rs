@@ -194,7 +194,7 @@ impl PeerMachine {
     /// The entry that vouches for this value of a chunk; `None` where an attested map does.
     pub fn evidence(&self, swarm: &SwarmId, index: ChunkIndex, value: ChunkValue) -> Option<SignedEntry> {
         let swarm = self.swarm(swarm)?;
-        swarm.evidence.find(&swarm.id, index.0, value)
+        swarm.evidence.find(index.0, value)
     }
 
     /// The chunks that this node has.

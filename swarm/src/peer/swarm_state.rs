@@ -250,7 +250,7 @@ impl Swarm {
     }
 
     pub(super) fn signed(&self, chunk: u32) -> Option<SignedEntry> {
-        self.evidence.signed(&self.id, chunk, self.held_claim(chunk)?)
+        self.evidence.signed(chunk, self.held_claim(chunk)?)
     }
 
     /// The neighbour, added if there is room.

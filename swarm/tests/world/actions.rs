@@ -74,10 +74,7 @@ impl World {
         let entry = |chunk| {
             let (index, value) = (ChunkIndex(chunk), wrong(swarm, chunk));
             let token = LeaseToken { epoch: 1, counter: 1 };
-            SignedEntry {
-                entry: Entry { swarm: swarm.clone(), index, value, token, signer },
-                signature: [0; 64],
-            }
+            SignedEntry::new(Entry { swarm: swarm.clone(), index, value, token, signer }, [0; 64])
         };
         let (held, proof) = if *manner == Manner::AttestsWrongMap {
             let attestation = Attestation { swarm: swarm.clone(), root: [6; 32], signer };

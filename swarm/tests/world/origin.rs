@@ -58,7 +58,7 @@ impl World {
         let entry =
             Entry { swarm: lease.swarm.clone(), index: ChunkIndex(chunk), value, token: lease.token, signer };
         self.got(node, &lease.swarm, chunk, value);
-        self.feed(node, PeerEvent::OriginChunk { entry: SignedEntry { entry, signature: [0; 64] } });
+        self.feed(node, PeerEvent::OriginChunk { entry: SignedEntry::new(entry, [0; 64]) });
         self.next_origin_chunk(node, lease, chunk + 1);
     }
 }
