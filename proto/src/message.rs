@@ -204,6 +204,8 @@ pub enum PeerMessage {
     Forget { swarm: SwarmId, chunks: Vec<ChunkIndex> },
     /// The sender takes no more part in this swarm.
     Leave(SwarmId),
+    /// The sender, which told the receiver that it is busy, has a free slot for a chunk now. Somebody else may be faster.
+    Free,
 }
 
 /// What backs the chunks of a [`PeerMessage::State`].

@@ -218,7 +218,7 @@ fn run(seed: u64) {
         if fuzz.rng.bool()
             && let Some(from) = uploads.pop()
         {
-            machine.upload_ended(from);
+            machine.handle(now, PeerEvent::UploadEnded { to: from });
         }
     }
 }

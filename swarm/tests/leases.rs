@@ -270,7 +270,11 @@ fn a_zone_gets_its_lease_when_the_first_of_those_that_rest_has_rested() {
         let mut desk = Desk::new(seed, 0, blob(1, MIB));
         for (number, zone) in [(1, "a"), (2, "b"), (3, "b")] {
             let place = Place { zone: zone.into(), ..Place::default() };
-            desk.handle(TrackerEvent::Connected(PeerInfo { node: node(number), addresses: Vec::new(), place }));
+            desk.handle(TrackerEvent::Connected(PeerInfo {
+                node: node(number),
+                addresses: Vec::new(),
+                place,
+            }));
             desk.join(number, zone == "a");
             desk.say(number, NodeMessage::Reported);
         }
@@ -281,7 +285,9 @@ fn a_zone_gets_its_lease_when_the_first_of_those_that_rest_has_rested() {
         let worse = desk.leases.last().unwrap().0;
         let mut given = 0;
         for _ in 0..80 {
-            for (to, lease) in std::mem::take(&mut desk.leases).into_iter().filter(|(_, lease)| is_zones(lease)) {
+            for (to, lease) in
+                std::mem::take(&mut desk.leases).into_iter().filter(|(_, lease)| is_zones(lease))
+            {
                 given += usize::from(to != worse);
                 let why = if to == worse { LeaseFailure::Unreachable } else { LeaseFailure::Abandoned };
                 let message = NodeMessage::Return { swarm: lease.swarm, token: lease.token, why };

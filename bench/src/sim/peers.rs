@@ -176,7 +176,7 @@ impl World {
 
     pub(super) fn upload_ended(&mut self, node: Number, to: Number) {
         let to = self.nodes[to as usize].info.node;
-        self.nodes[node as usize].machine.upload_ended(to);
+        self.feed(node, PeerEvent::UploadEnded { to });
     }
 
     /// A chunk is there, and was checked.

@@ -150,7 +150,7 @@ impl Driver {
                 // If the peer went away meanwhile, the slot is given back with the answer.
                 let _ = answer.send((admission, slot));
             }
-            Input::UploadEnded(node) => self.machine.upload_ended(node),
+            Input::UploadEnded(to) => self.feed(PeerEvent::UploadEnded { to }),
             Input::Fetched { request, swarm, index, outcome } => {
                 self.fetched(request, &swarm, index, outcome);
             }

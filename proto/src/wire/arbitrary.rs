@@ -226,6 +226,7 @@ pub(super) fn peer_message() -> impl Strategy<Value = PeerMessage> {
         chunks().prop_map(|(swarm, chunks)| HaveIndexes { swarm, chunks }).boxed(),
         attestation().prop_map(Complete).boxed(),
         chunks().prop_map(|(swarm, chunks)| Forget { swarm, chunks }).boxed(),
+        Just(Free).boxed(),
         swarm().prop_map(Leave).boxed(),
     ])
 }

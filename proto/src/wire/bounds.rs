@@ -208,8 +208,9 @@ fn entries_are_bounded_whole_and_within_the_blob() {
 
 #[test]
 fn an_entry_of_another_swarm_is_left_out() {
-    let mut foreign = entry(1);
-    foreign.entry.swarm.round = 1;
+    let mut foreign = entry(1).entry.clone();
+    foreign.swarm.round = 1;
+    let foreign = SignedEntry::new(foreign, [4; 64]);
     let read = PeerMessage::decode(&have(vec![foreign, entry(2)]).encode()).unwrap();
     assert_eq!(read, have(vec![entry(2)]));
 }

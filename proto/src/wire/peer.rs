@@ -53,6 +53,7 @@ impl From<&PeerMessage> for v1::PeerMessage {
             PeerMessage::Complete(signed) => Wire::Complete(signed.into()),
             PeerMessage::Forget { swarm, chunks } => Wire::Forget(chunks_to_wire(swarm, chunks)),
             PeerMessage::Leave(swarm) => Wire::Leave(swarm.into()),
+            PeerMessage::Free => Wire::Free(v1::Free {}),
         };
         Self { message: Some(wire) }
     }
@@ -86,6 +87,7 @@ impl TryFrom<v1::PeerMessage> for PeerMessage {
                 Self::Forget { swarm, chunks }
             }
             Wire::Leave(swarm) => Self::Leave(swarm.try_into()?),
+            Wire::Free(v1::Free {}) => Self::Free,
         })
     }
 }

@@ -78,6 +78,10 @@ pub enum PeerEvent {
         swarm: SwarmId,
         chunks: Vec<ChunkIndex>,
     },
+    /// What [`Admission::Serve`] allowed is over, however it ended: the slot is free.
+    UploadEnded {
+        to: NodeId,
+    },
     /// [`super::PeerMachine::next_timeout`] has come.
     Tick,
 }
@@ -156,7 +160,7 @@ pub enum FailReason {
 /// Whether a peer gets a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Send it, if the bytes still match this value. Ends with `upload_ended`.
+    /// Send it, if the bytes still match this value. Ends with [`PeerEvent::UploadEnded`].
     Serve {
         want: ChunkValue,
     },

@@ -109,7 +109,8 @@ impl Evidence {
             return Some(ClaimRef::Entry(nth));
         }
         // Those who do not count leave room for those who do.
-        let most = if self.readers.is_some() && self.trusts(&signer) { CLAIMS + limit::READERS } else { CLAIMS };
+        let most =
+            if self.readers.is_some() && self.trusts(&signer) { CLAIMS + limit::READERS } else { CLAIMS };
         let count = self.entries(chunk).count();
         if count >= most || self.entries(chunk).any(|known| known.entry.signer == signer) {
             return None;

@@ -11,9 +11,11 @@ use crate::Time;
 /// Shortest wait after BUSY: below, asking costs more than waiting.
 const BUSY_MIN: Duration = Duration::from_millis(2);
 /// Longest wait after BUSY: a slot is free again long before.
-const BUSY_MAX: Duration = Duration::from_millis(250);
-/// Times the wait doubles. Longer waits leave slots empty: in a crowd of 100 with five doublings the last node
-/// took 20 % longer than with two, and asking once more costs a small message.
+const BUSY_MAX: Duration = Duration::from_secs(1);
+/// Chunk times to wait after BUSY, at first: whoever has a slot again says so, and asking without a word is for the case
+/// that it said so to others. At a sixteenth of this a crowd of 100 at 50 Mbit/s took 1.36 times the bound, not 1.31.
+const BUSY_CHUNKS: u32 = 4;
+/// Times the wait doubles.
 const BUSY_DOUBLES: u32 = 2;
 /// A peer that said BUSY so often without sending anything between is not counted on by a node that gets nothing from
 /// others either.
@@ -92,7 +94,7 @@ impl Link {
 
     /// Its slots are taken: leaves it alone for a while that doubles, with jitter. Returns until when.
     pub(super) fn busy(&mut self, now: Time, chunk_time: Duration, jitter: f64) -> Time {
-        let base = (chunk_time / 4).clamp(BUSY_MIN, BUSY_MAX);
+        let base = (chunk_time * BUSY_CHUNKS).clamp(BUSY_MIN, BUSY_MAX);
         let wait = base * 2u32.pow(self.busy_times.min(BUSY_DOUBLES));
         if self.busy_times == 0 {
             self.busy_since = now;

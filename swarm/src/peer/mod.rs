@@ -162,6 +162,7 @@ impl PeerMachine {
             PeerEvent::Verified(signed) => self.verified(&signed),
             PeerEvent::DigestMismatch { swarm } => self.digest_mismatch(&swarm),
             PeerEvent::Lost { swarm, chunks } => self.lost(&swarm, &chunks),
+            PeerEvent::UploadEnded { to } => self.upload_ended(to),
             PeerEvent::Tick => {}
         }
         self.fire_timers();

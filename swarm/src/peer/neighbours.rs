@@ -209,7 +209,15 @@ impl PeerMachine {
                     self.remove_neighbour(key, from);
                 }
             }
+            PeerMessage::Free => self.has_free_slot(from),
         }
+    }
+
+    /// Who was busy is not any more.
+    fn has_free_slot(&mut self, node: NodeId) {
+        let Some(link) = self.links.get_mut(&node).filter(|link| link.busy_until > self.now) else { return };
+        link.busy_until = self.now;
+        self.ready.extend(self.swarms_with(&node));
     }
 
     /// A node says all that it has: it is a neighbour from now on.

@@ -106,10 +106,8 @@ impl PeerMachine {
 
     pub(super) fn fetched(&mut self, number: u64, outcome: FetchOutcome) {
         let Some(request) = self.end(number) else { return };
-        if request.twice && matches!(outcome, FetchOutcome::Busy | FetchOutcome::NotHeld) {
-            // It sent nothing. In a crowd most second requests are told BUSY: were they counted, a node whose slots all wait
-            // for neighbours that died would soon ask nobody else.
-            self.spare += as_f64(request.len);
+        if !matches!(outcome, FetchOutcome::Stored | FetchOutcome::Mismatch) {
+            self.not_sent(&request);
         }
         match outcome {
             FetchOutcome::Stored => self.stored(&request),
@@ -130,6 +128,14 @@ impl PeerMachine {
                 }
                 self.zone_source_failed(&request);
             }
+        }
+    }
+
+    /// A second request brought nothing. In a crowd most of them are told BUSY: were they counted, a node whose slots all
+    /// wait for neighbours that died would soon ask nobody else.
+    fn not_sent(&mut self, request: &Request) {
+        if request.twice {
+            self.spare += as_f64(request.len);
         }
     }
 
@@ -277,7 +283,11 @@ impl PeerMachine {
 
     /// The link is gone, and with it what was asked over it.
     pub(super) fn fail_requests_to(&mut self, node: NodeId) {
-        self.cancel(self.requests_where(|request| request.from == node));
+        let numbers = self.requests_where(|request| request.from == node);
+        let lost: Vec<Request> =
+            numbers.iter().filter_map(|number| self.requests.get(number)).cloned().collect();
+        lost.iter().for_each(|request| self.not_sent(request));
+        self.cancel(numbers);
     }
 
     pub(super) fn cancel_from(&mut self, key: Key, node: NodeId) {

@@ -1,7 +1,9 @@
 //! What this node sends to others: slots, and only what is proven.
 
+use std::collections::VecDeque;
+
 use shoal_proto::NodeId;
-use shoal_proto::message::ChunkRequest;
+use shoal_proto::message::{ChunkRequest, PeerMessage};
 
 use super::{Admission, PeerConfig, PeerMachine};
 use crate::Time;
@@ -22,18 +24,36 @@ impl PeerConfig {
     }
 }
 
-/// Uploads under way: to whom.
+/// Nodes that were told BUSY of which is kept that they were; others ask again by themselves.
+const TURNED_AWAY: usize = 64;
+
+/// Nodes to which a free slot is offered: not every one has use for it by then. A crowd of 100 at 10 Gbit/s took 1.69
+/// times the bound where nothing was said, 1.53 with one and 1.52 with two; 40 layers 1.30, 1.32 and 1.29.
+const OFFERED: usize = 2;
+
+/// Uploads under way.
 #[derive(Debug, Default)]
-pub(super) struct Uploads(Vec<NodeId>);
+pub(super) struct Uploads {
+    to: Vec<NodeId>,
+    /// Who was told BUSY and not yet that a slot is free, the first first.
+    turned_away: VecDeque<NodeId>,
+}
 
 impl Uploads {
     pub(super) fn count(&self) -> usize {
-        self.0.len()
+        self.to.len()
+    }
+
+    fn turn_away(&mut self, node: NodeId) {
+        if self.turned_away.len() < TURNED_AWAY && !self.turned_away.contains(&node) {
+            self.turned_away.push_back(node);
+        }
     }
 }
 
 impl PeerMachine {
-    /// Whether this peer gets this chunk now. After `Serve` the driver calls [`Self::upload_ended`], however it ends.
+    /// Whether this peer gets this chunk now. After `Serve` comes a
+    /// [`super::PeerEvent::UploadEnded`], however it ends.
     pub fn admit(&mut self, now: Time, from: NodeId, request: &ChunkRequest) -> Admission {
         self.now = self.now.max(now);
         if self.shunned.contains(&from) {
@@ -51,9 +71,11 @@ impl PeerMachine {
         let Some(want) = exact.or_else(verified) else { return Admission::NotHeld };
         let far = if self.is_near(&from) { 0 } else { FAR };
         if self.uploads.count() >= self.upload_slots() + far {
+            self.uploads.turn_away(from);
             return Admission::Busy;
         }
-        self.uploads.0.push(from);
+        self.uploads.turned_away.retain(|node| *node != from);
+        self.uploads.to.push(from);
         Admission::Serve { want }
     }
 
@@ -72,10 +94,18 @@ impl PeerMachine {
         if enough { slots } else { held.max(FEW) }
     }
 
-    /// An upload to this peer is over; its slot is free.
-    pub fn upload_ended(&mut self, from: NodeId) {
-        if let Some(place) = self.uploads.0.iter().position(|to| *to == from) {
-            self.uploads.0.remove(place);
+    /// An upload is over. Its slot is offered to those that were told BUSY first.
+    pub(super) fn upload_ended(&mut self, to: NodeId) {
+        if let Some(place) = self.uploads.to.iter().position(|other| *other == to) {
+            self.uploads.to.swap_remove(place);
+        }
+        if self.uploads.count() >= self.upload_slots() {
+            return;
+        }
+        for _ in 0..OFFERED.min(self.uploads.turned_away.len()) {
+            if let Some(node) = self.uploads.turned_away.pop_front().filter(|node| self.is_up(node)) {
+                self.say(node, PeerMessage::Free);
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ impl World {
                 self.nodes[node].cancelled.insert(request);
                 if let Some(to) = self.stalled.remove(&(node, request)) {
                     self.nodes[to].uploads -= 1;
-                    self.nodes[to].machine.upload_ended(id);
+                    self.feed(to, PeerEvent::UploadEnded { to: id });
                 }
             }
             PeerAction::FetchOrigin(lease) => self.read_origin(node, lease),

@@ -77,7 +77,7 @@ impl World {
     ) {
         let asker = self.nodes[from].info.node;
         self.nodes[to].uploads -= 1;
-        self.nodes[to].machine.upload_ended(asker);
+        self.feed(to, PeerEvent::UploadEnded { to: asker });
         if !self.nodes[from].alive {
             return;
         }
