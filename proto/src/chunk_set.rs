@@ -2,12 +2,18 @@
 
 use std::ops::Range;
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::ChunkIndex;
+
+/// Words that need no memory of their own: blobs of up to 256 chunks, which nearly all layers are. A node looks at the
+/// sets of all neighbours for each chunk that it asks for.
+const INLINE: usize = 4;
 
 /// Which chunks of a blob: a bitmap over `0..len`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChunkSet {
-    words: Vec<u64>,
+    words: SmallVec<[u64; INLINE]>,
     len: u32,
     count: u32,
 }
@@ -24,12 +30,12 @@ pub enum ChunkSetError {
 impl ChunkSet {
     /// The empty set over `len` chunks.
     pub fn empty(len: u32) -> Self {
-        Self { words: vec![0; len.div_ceil(64) as usize], len, count: 0 }
+        Self { words: smallvec![0; len.div_ceil(64) as usize], len, count: 0 }
     }
 
     /// The set of all `len` chunks.
     pub fn full(len: u32) -> Self {
-        let mut set = Self { words: vec![u64::MAX; len.div_ceil(64) as usize], len, count: len };
+        let mut set = Self { words: smallvec![u64::MAX; len.div_ceil(64) as usize], len, count: len };
         if let Some(last) = set.words.last_mut()
             && !len.is_multiple_of(64)
         {
@@ -136,7 +142,7 @@ impl ChunkSet {
         if bytes.len() != len.div_ceil(8) as usize {
             return Err(ChunkSetError::Length { len, got: bytes.len() });
         }
-        let words: Vec<u64> = bytes
+        let words: SmallVec<[u64; INLINE]> = bytes
             .chunks(8)
             .map(|part| part.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)))
             .collect();

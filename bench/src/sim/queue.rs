@@ -78,14 +78,9 @@ impl<E> Queue<E> {
         first
     }
 
-    /// When the next event is.
-    pub(super) fn next_at(&self) -> Option<Nanos> {
-        self.first().map(|(at, ..)| at)
-    }
-
-    /// The next event; its moment is now.
-    pub(super) fn pop(&mut self) -> Option<E> {
-        let (at, _, source) = self.first()?;
+    /// The next event, unless it is later than this; its moment is now.
+    pub(super) fn pop_until(&mut self, latest: Nanos) -> Option<E> {
+        let (at, _, source) = self.first().filter(|(at, ..)| *at <= latest)?;
         self.now = at;
         self.taken += 1;
         match source {
@@ -110,7 +105,7 @@ mod tests {
                 at => queue.at(at, (at, number)),
             }
         }
-        let order: Vec<(u64, u64)> = std::iter::from_fn(|| queue.pop()).collect();
+        let order: Vec<(u64, u64)> = std::iter::from_fn(|| queue.pop_until(Nanos::MAX)).collect();
         assert_eq!(order.len(), 1000);
         assert!(order.is_sorted());
         assert_eq!((queue.now, queue.taken()), (19, 1000));

@@ -16,22 +16,17 @@ impl World {
             if self.awaited == 0 && self.steps == 0 && !self.next_wave() {
                 return;
             }
-            let event = self.queue.next_at();
-            let end = self.flows.next_end();
-            let next = match (event, end) {
-                (Some(event), Some(end)) => event.min(end),
-                (Some(at), None) | (None, Some(at)) => at,
-                (None, None) => return,
-            };
-            if next > limit {
-                return;
-            }
-            if end == Some(next) {
-                self.queue.now = next;
-                self.flow_ended();
-            } else if let Some(event) = self.queue.pop() {
-                self.flows.advance(next);
+            // Of one moment the end of a flow comes first.
+            let end = self.flows.next_end().filter(|end| *end <= limit);
+            let latest = end.map_or(limit, |end| end.saturating_sub(1));
+            if let Some(event) = self.queue.pop_until(latest) {
+                self.flows.advance(self.queue.now);
                 self.dispatch(event);
+            } else if let Some(end) = end {
+                self.queue.now = end;
+                self.flow_ended();
+            } else {
+                return;
             }
         }
     }

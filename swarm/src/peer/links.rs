@@ -1,9 +1,11 @@
 //! Other nodes: who is linked, who is busy, who lied.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use shoal_proto::NodeId;
 use shoal_proto::message::PeerInfo;
+use slab::Slab;
 
 use super::Key;
 use crate::Time;
@@ -42,7 +44,9 @@ pub(super) enum LinkState {
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     /// How to reach it; not known of one that came by itself.
-    pub(super) info: Option<PeerInfo>,
+    info: Option<Box<PeerInfo>>,
+    /// Whether it stands in this node's zone, once that is known.
+    near: Option<bool>,
     pub(super) state: LinkState,
     /// Chunks asked of it.
     pub(super) requests: usize,
@@ -67,6 +71,7 @@ impl Default for Link {
     fn default() -> Self {
         Self {
             info: None,
+            near: None,
             state: LinkState::Down,
             requests: 0,
             busy_until: Time::ZERO,
@@ -83,6 +88,21 @@ impl Default for Link {
 }
 
 impl Link {
+    pub(super) fn info(&self) -> Option<&PeerInfo> {
+        self.info.as_deref()
+    }
+
+    /// Notes how it is reached; `near` is whether it stands in this node's zone.
+    pub(super) fn set_info(&mut self, info: PeerInfo, near: bool) {
+        self.info = Some(Box::new(info));
+        self.near = Some(near);
+    }
+
+    /// Whether it stands in this node's zone. `None` of one that came by itself.
+    pub(super) fn near(&self) -> Option<bool> {
+        self.near
+    }
+
     /// Whether it may be counted on to send what it has; where it is only busy, for so long.
     pub(super) fn delivers(&self, now: Time, patience: Duration) -> bool {
         self.is_up() && (self.busy_times < BUSY_TOO_OFTEN || now.since(self.busy_since) < patience)
@@ -130,6 +150,49 @@ impl Link {
             return 0;
         }
         if pace <= median * 8.0 { 1 } else { 2 }
+    }
+}
+
+/// A link's place among all; whoever is a neighbour has one, and keeps it as long.
+pub(super) type LinkKey = usize;
+
+/// All links. A node that looks for somebody to ask goes through those of all neighbours, for each chunk: by their
+/// places, which costs no search by name.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    keys: BTreeMap<NodeId, LinkKey>,
+    links: Slab<Link>,
+}
+
+impl Links {
+    pub(super) fn at(&self, key: LinkKey) -> Option<&Link> {
+        self.links.get(key)
+    }
+
+    pub(super) fn get(&self, node: &NodeId) -> Option<&Link> {
+        self.links.get(*self.keys.get(node)?)
+    }
+
+    pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut Link> {
+        self.links.get_mut(*self.keys.get(node)?)
+    }
+
+    /// The link of a node; a new one if there is none.
+    pub(super) fn get_or_add(&mut self, node: NodeId) -> &mut Link {
+        let key = self.key_or_add(node);
+        &mut self.links[key]
+    }
+
+    pub(super) fn key_or_add(&mut self, node: NodeId) -> LinkKey {
+        *self.keys.entry(node).or_insert_with(|| self.links.insert(Link::default()))
+    }
+
+    pub(super) fn remove(&mut self, node: &NodeId) -> Option<Link> {
+        self.links.try_remove(self.keys.remove(node)?)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().map(|(_, link)| link)
     }
 }
 

@@ -30,7 +30,7 @@ pub use config::PeerConfig;
 pub use event::{Admission, FailReason, FetchOutcome, PeerAction, PeerEvent};
 pub use snapshot::{PeerSnapshot, SwarmStatus};
 
-use links::{Link, Pace};
+use links::{Links, Pace};
 use report::Session;
 use swarm_state::{Phase, Reader, Swarm};
 use transfers::Request;
@@ -67,7 +67,7 @@ pub struct PeerMachine {
     by_id: BTreeMap<SwarmId, Key>,
     by_blob: BTreeMap<(Digest, u64), BTreeSet<Key>>,
     next_key: Key,
-    links: BTreeMap<NodeId, Link>,
+    links: Links,
     /// Nodes that are not dealt with any more.
     shunned: BTreeSet<NodeId>,
     /// Those of them that signed for wrong bytes: what they signed counts for nothing, whoever passes it on. One that
@@ -75,6 +75,8 @@ pub struct PeerMachine {
     liars: BTreeSet<NodeId>,
     rejected: BTreeMap<NodeId, u32>,
     requests: BTreeMap<u64, Request>,
+    /// Not later than the first of them is to be looked at. Nearly all end before, so it is not kept exact.
+    look_at: Option<Time>,
     next_request: u64,
     uploads: Uploads,
     pace: Pace,
@@ -107,11 +109,12 @@ impl PeerMachine {
             by_id: BTreeMap::new(),
             by_blob: BTreeMap::new(),
             next_key: 0,
-            links: BTreeMap::new(),
+            links: Links::default(),
             shunned: BTreeSet::new(),
             liars: BTreeSet::new(),
             rejected: BTreeMap::new(),
             requests: BTreeMap::new(),
+            look_at: None,
             next_request: 0,
             uploads: Uploads::default(),
             pace: Pace::default(),
@@ -180,8 +183,7 @@ impl PeerMachine {
     /// When to send [`PeerEvent::Tick`], unless another event comes first. Ask after the actions were taken.
     pub fn next_timeout(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        let request = self.requests.values().map(|request| request.look_at).min();
-        timer.into_iter().chain(request).min()
+        timer.into_iter().chain(self.look_at).min()
     }
 
     /// What a chunk must hash to: that of the held chunk, else the only claim's.
@@ -229,7 +231,9 @@ impl PeerMachine {
     }
 
     fn fire_timers(&mut self) {
-        self.look_at_overdue();
+        if self.look_at.is_some_and(|at| at <= self.now) {
+            self.look_at_overdue();
+        }
         while let Some(&(at, timer)) = self.timers.first()
             && at <= self.now
         {
@@ -401,7 +405,7 @@ impl PeerMachine {
         };
         PeerSnapshot {
             swarms: self.swarms.values().map(status).collect(),
-            links: self.links.values().filter(|link| link.is_up()).count(),
+            links: self.links.iter().filter(|link| link.is_up()).count(),
             downloads: self.requests.len(),
             uploads: self.uploads.count(),
             tracker: self.session.is_up(),

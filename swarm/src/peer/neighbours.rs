@@ -30,8 +30,9 @@ impl PeerMachine {
             return;
         }
         let first = leased || self.me.node < node;
-        let link = self.links.entry(node).or_default();
-        link.info = Some(info);
+        let near = info.place.zone == self.me.place.zone;
+        let link = self.links.get_or_add(node);
+        link.set_info(info, near);
         match link.state {
             LinkState::Up => self.greet(key, node),
             LinkState::Connecting => {}
@@ -49,10 +50,11 @@ impl PeerMachine {
         if swarm.neighbours.contains_key(&node) {
             return true;
         }
-        if swarm.neighbour(node, most).is_none() {
+        if swarm.neighbours.len() >= most {
             return false;
         }
-        self.links.entry(node).or_default().swarms += 1;
+        swarm.add_neighbour(node, self.links.key_or_add(node));
+        self.links.get_or_add(node).swarms += 1;
         true
     }
 
@@ -60,7 +62,7 @@ impl PeerMachine {
         let Some(link) = self.links.get_mut(&node) else { return };
         if link.state == LinkState::Down
             && link.swarms > 0
-            && let Some(info) = link.info.clone()
+            && let Some(info) = link.info().cloned()
         {
             link.state = LinkState::Connecting;
             self.act(PeerAction::Connect(info));
@@ -88,7 +90,7 @@ impl PeerMachine {
             self.act(PeerAction::Disconnect(node));
             return;
         }
-        let link = self.links.entry(node).or_default();
+        let link = self.links.get_or_add(node);
         link.state = LinkState::Up;
         link.failures = 0;
         let unused = link.swarms == 0;
@@ -116,15 +118,16 @@ impl PeerMachine {
     /// What a neighbour has is not known any more; it stays a neighbour.
     fn forget_chunks_of(&mut self, key: Key, node: &NodeId) {
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
-        swarm.drop_neighbour(node);
-        swarm.neighbour(*node, usize::MAX);
+        if let Some(gone) = swarm.drop_neighbour(node) {
+            swarm.add_neighbour(*node, gone.link);
+        }
     }
 
     fn try_again(&mut self, node: NodeId) {
         let Some(link) = self.links.get_mut(&node) else { return };
         link.state = LinkState::Down;
         link.failures += 1;
-        if link.failures < ATTEMPTS && link.swarms > 0 && link.info.is_some() {
+        if link.failures < ATTEMPTS && link.swarms > 0 && link.info().is_some() {
             let wait = RECONNECT * 2u32.pow(link.failures - 1);
             let at = self.now + wait.mul_f64(0.5 + self.rng.f64());
             self.wake_at(at, Timer::Connect(node));
@@ -139,7 +142,7 @@ impl PeerMachine {
     pub(super) fn remove_neighbour(&mut self, key: Key, node: NodeId) {
         self.return_zone_leases_of(key, node);
         if let Some(swarm) = self.swarms.get_mut(&key)
-            && swarm.drop_neighbour(&node)
+            && swarm.drop_neighbour(&node).is_some()
         {
             self.link_unused(node);
         }
@@ -241,7 +244,7 @@ impl PeerMachine {
                 continue;
             }
             // It can only have come over a link.
-            self.links.entry(from).or_default().state = LinkState::Up;
+            self.links.get_or_add(from).state = LinkState::Up;
             self.take_state(key, from, held, proof);
             self.greet(key, from);
         }

@@ -63,7 +63,7 @@ impl PeerMachine {
                     self.ready.remove(&key);
                     self.retry_at(key, search.again_at);
                     for node in search.full {
-                        self.links.entry(node).or_default().waiting.insert(key);
+                        self.links.get_or_add(node).waiting.insert(key);
                     }
                 }
             }
@@ -122,7 +122,7 @@ impl PeerMachine {
         let median = self.pace.median();
         let useful = swarm.neighbours.iter().filter(|(_, neighbour)| neighbour.offers > 0);
         let open = useful.filter_map(|(node, neighbour)| {
-            let link = self.links.get(node).filter(|link| link.is_up())?;
+            let link = self.links.at(neighbour.link).filter(|link| link.is_up())?;
             let free = link.requests < self.at_once(swarm) && link.busy_until <= self.now;
             let rank = (link.slow > 0, link.pace_class(median), link.requests);
             (free && self.is_link_usable(link)).then_some(Open { node: *node, neighbour, rank })
@@ -137,13 +137,13 @@ impl PeerMachine {
 
     /// Nobody can be asked now: notes which neighbours have what is missing and could be asked later.
     fn note_shut(&self, swarm: &Swarm, search: &mut Search) {
-        let is_shut = |node: &NodeId| {
-            self.links.get(node).is_some_and(|link| {
+        let is_shut = |neighbour: &Neighbour| {
+            self.links.at(neighbour.link).is_some_and(|link| {
                 link.is_up() && (link.requests >= self.at_once(swarm) || link.busy_until > self.now)
             })
         };
         let useful = swarm.neighbours.iter().filter(|(_, neighbour)| neighbour.offers > 0);
-        let mut shut = useful.filter(|(node, _)| is_shut(node)).peekable();
+        let mut shut = useful.filter(|(_, neighbour)| is_shut(neighbour)).peekable();
         if shut.peek().is_none() {
             return;
         }
@@ -310,7 +310,7 @@ impl PeerMachine {
         if !neighbour.has.contains(ChunkIndex(chunk)) || !can_send(swarm, chunk, neighbour) {
             return false;
         }
-        let Some(link) = self.links.get(node).filter(|link| link.is_up()) else { return false };
+        let Some(link) = self.links.at(neighbour.link).filter(|link| link.is_up()) else { return false };
         if !(self.is_usable(node) || swarm.zone_source(chunk) == Some(*node)) {
             return false;
         }
@@ -343,8 +343,7 @@ impl PeerMachine {
     }
 
     fn is_link_near(&self, link: &Link) -> bool {
-        let place = link.info.as_ref().map(|info| &info.place);
-        place.map_or(self.me.place.zone.is_empty(), |place| place.zone == self.me.place.zone)
+        link.near().unwrap_or(self.me.place.zone.is_empty())
     }
 }
 

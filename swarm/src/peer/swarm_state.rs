@@ -11,6 +11,7 @@ use shoal_proto::{
 };
 
 use super::evidence::{ClaimRef, Evidence};
+use super::links::LinkKey;
 use crate::Time;
 
 /// How far a blob is.
@@ -27,6 +28,7 @@ pub(super) enum Phase {
 /// Another node in the same swarm.
 #[derive(Clone, Debug)]
 pub(super) struct Neighbour {
+    pub(super) link: LinkKey,
     /// What it has, of what value: chunks without a known value are not noted.
     pub(super) has: ChunkSet,
     /// How many of these are missing here. Counted, for it is looked at many times for each chunk that comes.
@@ -44,8 +46,9 @@ pub(super) struct Neighbour {
 }
 
 impl Neighbour {
-    fn new(chunks: u32) -> Self {
+    fn new(link: LinkKey, chunks: u32) -> Self {
         Self {
+            link,
             has: ChunkSet::empty(chunks),
             offers: 0,
             map: None,
@@ -253,25 +256,19 @@ impl Swarm {
         self.evidence.signed(chunk, self.held_claim(chunk)?)
     }
 
-    /// The neighbour, added if there is room.
-    pub(super) fn neighbour(&mut self, node: NodeId, max: usize) -> Option<&mut Neighbour> {
-        if !self.neighbours.contains_key(&node) {
-            if self.neighbours.len() >= max {
-                return None;
-            }
-            self.neighbours.insert(node, Neighbour::new(self.held.len()));
-        }
-        self.neighbours.get_mut(&node)
+    /// A new neighbour, of which nothing is known yet.
+    pub(super) fn add_neighbour(&mut self, node: NodeId, link: LinkKey) {
+        self.neighbours.insert(node, Neighbour::new(link, self.held.len()));
     }
 
-    pub(super) fn drop_neighbour(&mut self, node: &NodeId) -> bool {
-        let Some(gone) = self.neighbours.remove(node) else { return false };
+    pub(super) fn drop_neighbour(&mut self, node: &NodeId) -> Option<Neighbour> {
+        let gone = self.neighbours.remove(node)?;
         for index in gone.has.iter() {
             if let Some(copies) = self.copies.get_mut(index.slot()) {
                 *copies = copies.saturating_sub(1);
             }
         }
-        true
+        Some(gone)
     }
 
     /// Notes that a neighbour has a chunk under this claim.

@@ -40,8 +40,8 @@ pub(super) struct Request {
     /// What the bytes are compared with, and the claim that says so. What the sender claims later is another matter.
     want: ChunkValue,
     claim: ClaimRef,
-    /// When it will have taken too long. Not among the timers: nearly all requests end before.
-    pub(super) look_at: Time,
+    /// When it will have taken too long.
+    look_at: Time,
     /// The chunk had been asked of another peer already.
     twice: bool,
 }
@@ -60,11 +60,12 @@ impl PeerMachine {
         swarm.asked.entry(chunk).or_default().push(request);
         let len = swarm.layout.len_of(ChunkIndex(chunk));
         let swarm = swarm.id.clone();
-        self.links.entry(from).or_default().requests += 1;
+        self.links.get_or_add(from).requests += 1;
         let look_at = self.now + self.overdue_after(len);
         let since = self.now;
         let asked = Request { key, chunk, from, since, len, want, claim, look_at, twice };
         self.requests.insert(request, asked);
+        self.look_at = Some(self.look_at.map_or(look_at, |known| known.min(look_at)));
         if twice {
             self.spare -= as_f64(len);
         }
@@ -221,6 +222,7 @@ impl PeerMachine {
         for number in self.requests_where(|request| request.look_at <= self.now) {
             self.overdue(number);
         }
+        self.look_at = self.requests.values().map(|request| request.look_at).min();
     }
 
     /// A request takes long: somebody else is asked as well; past the longest time it is given up.
