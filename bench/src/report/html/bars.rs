@@ -20,6 +20,7 @@ pub(super) fn figure(modes: &[Mode]) -> String {
         let (class, name) = (colour(&mode.name, place), escape(&mode.name));
         let middle = top + 18.0;
         let ratio = match mode.ratio {
+            _ if mode.unfinished > 0 => format!("{} of {} nodes never finished", mode.unfinished, mode.nodes),
             Some(ratio) => format!("<tspan class=strong>{ratio:.2} ×</tspan> the bound"),
             None if mode.bound_s > 0.0 => "no ratio claimed".to_owned(),
             None => "nothing to fetch".to_owned(),

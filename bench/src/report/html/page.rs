@@ -21,6 +21,7 @@ pub(in crate::report) fn page(report: &Report, changes: &[Change]) -> String {
     let main = report.modes.iter().find(|mode| mode.name == MAIN).or(report.modes.first());
     let (headline, tiles) = main.map(|mode| (headline(mode), tiles(mode, &report.modes))).unwrap_or_default();
     let sections = [
+        broken(&report.broken),
         notes(&report.notes),
         comparison(changes),
         section(
@@ -39,7 +40,11 @@ pub(in crate::report) fn page(report: &Report, changes: &[Change]) -> String {
             &traffic::figures(&report.modes),
         ),
         section("All figures", "", &figures::table(&report.modes)),
-        section("What was measured", "", &settings(&report.settings, &report.command)),
+        section(
+            "What was measured",
+            "",
+            &settings(&[report.settings.as_slice(), &report.facts].concat(), &report.command),
+        ),
         READING.to_owned(),
     ];
     shell(kind, &headline, &tiles, &sections.concat())
@@ -59,9 +64,11 @@ pub(crate) fn shell(kind: &str, headline: &str, tiles: &str, sections: &str) -> 
 const READING: &str = include_str!("reading.html");
 
 fn headline(mode: &Mode) -> String {
-    let nodes = mode.nodes;
-    let (bytes, last) = (size(mode.new_bytes.max(mode.image_bytes)), seconds(mode.last_s));
-    format!("{nodes} nodes pull a {bytes} image in {last}")
+    let (nodes, bytes) = (mode.nodes, size(mode.image_bytes));
+    match mode.unfinished {
+        0 => format!("{nodes} nodes pull a {bytes} image in {}", seconds(mode.last_s)),
+        unfinished => format!("{unfinished} of {nodes} nodes never get a {bytes} image"),
+    }
 }
 
 /// The figures that matter most, large.
@@ -72,7 +79,8 @@ fn tiles(mode: &Mode, modes: &[Mode]) -> String {
         tiles.push((format!("{ratio:.2} ×"), format!("the {bound} that the links allow at best")));
     }
     let without = modes.iter().find(|other| other.name == WITHOUT && other.name != mode.name);
-    if let Some(without) = without.filter(|_| mode.last_s > 0.0) {
+    let whole = |mode: &Mode| mode.last_s > 0.0 && mode.unfinished == 0;
+    if let Some(without) = without.filter(|without| whole(without) && whole(mode)) {
         let times = without.last_s / mode.last_s;
         let last = seconds(without.last_s);
         tiles.push((format!("{times:.1} ×"), format!("faster than from the registry, which takes {last}")));
@@ -100,6 +108,10 @@ pub(crate) fn section(title: &str, text: &str, content: &str) -> String {
     }
     let text = if text.is_empty() { String::new() } else { format!("<p>{text}</p>") };
     format!("<section><h2>{title}</h2>{text}{content}</section>")
+}
+
+fn broken(broken: &[String]) -> String {
+    broken.iter().map(|what| format!("<p class=\"note broken\"><b>Broken</b> {}</p>", escape(what))).collect()
 }
 
 pub(crate) fn notes(notes: &[String]) -> String {
