@@ -42,7 +42,7 @@ async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
     let progress = Progress::on_terminal();
     let upstream = arguments.origin().map(Upstream::new).transpose()?;
     remove_leftovers()?;
-    let name = RunName::new();
+    let name = RunName::new()?;
     let folder = Folder::make(name.folder())?;
     let step = progress.step("getting the image".to_owned());
     let given = match (arguments.image(), &upstream) {

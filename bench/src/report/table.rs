@@ -45,8 +45,9 @@ pub(crate) fn write_table<const COLUMNS: usize>(
     settings: &[(String, String)],
     rows: &[[String; COLUMNS]],
 ) -> fmt::Result {
+    let widest = settings.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     for (name, value) in settings {
-        writeln!(f, "{name:<20} {value}")?;
+        writeln!(f, "{name:<widest$}  {value}")?;
     }
     writeln!(f)?;
     let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();

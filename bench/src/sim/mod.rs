@@ -53,7 +53,7 @@ pub fn run(arguments: &SimArguments) -> Result<Report, SimError> {
         kind: Kind::Sim,
         command: arguments.command(),
         settings: arguments.settings(),
-        facts: vec![("seed".into(), arguments.seed.to_string())],
+        facts: Vec::new(),
         notes: Vec::new(),
         broken: Vec::new(),
         modes: Vec::new(),
@@ -71,11 +71,10 @@ pub fn run(arguments: &SimArguments) -> Result<Report, SimError> {
             report.broken.extend(violations);
             report.broken.push(format!("{name}: run it again with: {}", again.command()));
         }
-        report.notes.extend(outcome.notes.iter().map(|note| format!("{name}: {note}")));
+        report.facts.extend(outcome.notes.into_iter().map(|note| (name.clone(), note)));
         let (events, per_second) = (outcome.events, crate::rate::to_f64(outcome.events) / took);
-        report
-            .notes
-            .push(format!("{name}: simulated in {took:.1} s, {events} events, {per_second:.0} events/s"));
+        let speed = format!("simulated in {took:.1} s, {events} events, {per_second:.0} events/s");
+        report.facts.push((name, speed));
         report.modes.push(outcome.mode);
     }
     if let Some(bytes) = memory() {
