@@ -92,8 +92,13 @@ impl OutputArguments {
 impl Output {
     /// Writes and prints the report; whether the run is sound and nothing became worse.
     pub fn write(&self, report: &Report) -> Result<bool> {
-        let changes = self.earlier.as_ref().map(|earlier| compare(earlier, report)).unwrap_or_default();
-        let remarks = changes.iter().map(|change| format!("{change}\n")).collect::<String>();
+        let changes = self.earlier.as_ref().map(|earlier| compare(earlier, report));
+        let nothing_new = changes.as_ref().is_some_and(Vec::is_empty);
+        let changes = changes.unwrap_or_default();
+        let mut remarks = changes.iter().map(|change| format!("{change}\n")).collect::<String>();
+        if nothing_new {
+            remarks += "nothing differs from the earlier run by more than noise\n";
+        }
         self.files.write(report, || html::page(report, &changes), &remarks)?;
         if self.files.json.as_deref().is_some_and(is_stdout) {
             // Without the table, which tells it too.
