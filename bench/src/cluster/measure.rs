@@ -131,7 +131,10 @@ impl Bench<'_> {
             new_bytes: lacking,
             origin_gets: origin.gets,
             cross_zone_bytes: traffic.last().map_or(0, |sample| sample.cross_zone_bytes),
-            cpu_s_per_gib: cpu.zip(cpu_before).map(|(end, start)| (end - start) / (delivered as f64 / GIB)),
+            cpu_s_per_gib: cpu
+                .zip(cpu_before)
+                .filter(|_| delivered > 0)
+                .map(|(end, start)| (end - start) / (delivered as f64 / GIB)),
             busy: Some(load.mean),
             busy_most: Some(load.most),
             saturated: Some(load.saturated),
