@@ -39,6 +39,23 @@ impl Layers {
     }
 }
 
+impl Layers {
+    /// The image that they make, in words.
+    pub(crate) fn described(&self, image: ByteSize) -> String {
+        let sizes = self.sizes(image);
+        let total = exact(ByteSize(sizes.iter().sum()));
+        let ends = sizes.iter().min().zip(sizes.iter().max());
+        match (self, ends) {
+            (Self::Sizes(_), Some((least, most))) if sizes.len() > 1 => {
+                let (least, most) = (ByteSize(*least), ByteSize(*most));
+                format!("{total} in {} layers of {} to {}", sizes.len(), exact(least), exact(most))
+            }
+            _ if sizes.len() == 1 => format!("{total} in 1 layer"),
+            _ => format!("{total} in {} layers", sizes.len()),
+        }
+    }
+}
+
 impl FromStr for Layers {
     type Err = LayersError;
 

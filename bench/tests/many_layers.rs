@@ -1,4 +1,6 @@
 //! Images of many layers on slow lines: as between real nodes at 50 Mbit/s.
+//!
+//! A limit is the highest of 20 seeds and 2 to 3 %: whatever changes in the machines draws all chance anew.
 // Tests may fail loudly.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -24,15 +26,18 @@ fn finishes_near_the_bound(layers: &str, most: f64) {
 
 #[test]
 fn forty_small_layers() {
-    finishes_near_the_bound("40x50KiB..4MiB", 1.6);
+    // 1.51.
+    finishes_near_the_bound("40x50KiB..4MiB", 1.54);
 }
 
 #[test]
 fn thirty_two_layers_of_a_few_chunks() {
-    finishes_near_the_bound("32x4MiB", 1.3);
+    // 1.29, and 1.305 once.
+    finishes_near_the_bound("32x4MiB", 1.32);
 }
 
 #[test]
 fn eight_layers_of_many_chunks() {
-    finishes_near_the_bound("8x16MiB", 1.35);
+    // 1.27.
+    finishes_near_the_bound("8x16MiB", 1.3);
 }

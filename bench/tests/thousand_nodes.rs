@@ -1,5 +1,8 @@
 //! A thousand nodes, whatever happens: all who live finish, no rule is broken, the origin sends each byte once. Every
 //! scenario from three seeds; what fails was printed, as a command that repeats it.
+//!
+//! A limit of a time is the highest of 8 seeds and 2 to 3 %, of a first byte 10 %: whatever changes in the machines
+//! draws all chance anew. The highest stands beside it.
 // Tests may fail loudly.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -17,8 +20,10 @@ const SLOW_LINES: &str = "--nodes 1000 --size 32MiB --link 100mbit";
 fn a_crowd_finishes_near_the_bound() {
     seeds(Scenario::FlashCrowd, CLUSTER, |outcome| {
         assert_eq!(origin(outcome), 1.0);
-        assert!(outcome.mode.ratio.unwrap() < 2.35, "{:?}", outcome.mode.ratio);
-        assert!(outcome.mode.first_byte_last_s.unwrap() < 0.5);
+        // 2.27; a chunk of 32 has to be whole before it is passed on, four or five times.
+        assert!(outcome.mode.ratio.unwrap() < 2.32, "{:?}", outcome.mode.ratio);
+        // 0.226 s.
+        assert!(outcome.mode.first_byte_last_s.unwrap() < 0.25);
     });
 }
 
@@ -26,8 +31,9 @@ fn a_crowd_finishes_near_the_bound() {
 fn a_crowd_on_slow_lines_finishes_near_the_bound_and_has_its_first_byte_soon() {
     seeds(Scenario::FlashCrowd, SLOW_LINES, |outcome| {
         assert_eq!(origin(outcome), 1.0);
-        assert!(outcome.mode.ratio.unwrap() < 2.2, "{:?}", outcome.mode.ratio);
-        assert!(outcome.mode.first_byte_last_s.unwrap() < 2.0);
+        // 2.09, and 1.57 s.
+        assert!(outcome.mode.ratio.unwrap() < 2.15, "{:?}", outcome.mode.ratio);
+        assert!(outcome.mode.first_byte_last_s.unwrap() < 1.73);
     });
 }
 
@@ -39,7 +45,9 @@ fn nodes_that_come_one_after_another_finish() {
 #[test]
 fn an_update_moves_only_what_is_new() {
     seeds(Scenario::RollingUpdate, CLUSTER, |outcome| {
-        assert_eq!(outcome.mode.origin_bytes, (32 << 20) / 10);
+        assert_eq!(outcome.mode.new_bytes, (32 << 20) / 10);
+        assert_eq!(outcome.mode.origin_bytes, outcome.mode.new_bytes);
+        assert_eq!(outcome.mode.image_bytes, 32 << 20);
     });
 }
 
@@ -109,9 +117,10 @@ fn each_chunk_crosses_into_a_zone_once() {
     for cluster in [CLUSTER, SLOW_LINES] {
         seeds(Scenario::FlashCrowd, &format!("{cluster} --zones 4"), |outcome| {
             assert_eq!(origin(outcome), 1.0);
-            let crossed = outcome.mode.cross_zone_bytes as f64 / outcome.mode.image_bytes as f64;
-            assert!(crossed <= 3.0 * 1.05, "{crossed}");
-            // One zone takes 2.3; a lease that a zone waits for in vain costs 7.5 alone.
+            let crossed = outcome.mode.cross_zone_bytes as f64 / outcome.mode.new_bytes as f64;
+            // 3.0000; one chunk that crosses once more is 0.03.
+            assert!(crossed < 3.04, "{crossed}");
+            // 2.44; one zone takes 2.27; a lease that a zone waits for in vain costs 7.5 alone.
             assert!(outcome.mode.ratio.unwrap() < 2.5, "{:?}", outcome.mode.ratio);
         });
     }

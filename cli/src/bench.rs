@@ -55,6 +55,6 @@ pub(crate) fn run(command: BenchCommand) -> Result<ExitCode> {
         }
     };
     report.command = command_line;
-    let nothing_worse = output.write(&report)?;
-    Ok(if nothing_worse { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let all_is_well = output.write(&report)?;
+    Ok(if all_is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -52,9 +52,10 @@ impl BenchRun {
 
     /// Kills it, and starts another one that shares its folder; gives the names of the namespaces that it left as well.
     pub fn kill_and_start(mut self, bench: &str, arguments: &[&str]) -> (Self, Vec<PathBuf>) {
+        // Any other run may remove them from when it is dead.
+        let namespaces = self.namespaces();
         self.signal(Signal::KILL);
         self.child.wait().unwrap();
-        let namespaces = self.namespaces();
         (Self::start_in(self.temporary, bench, arguments), namespaces)
     }
 

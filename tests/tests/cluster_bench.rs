@@ -6,13 +6,14 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use shoal_tests::{BenchRun, ImageBuilder, Needs, Registry, available, shoal_binary};
+use shoal_tests::{BenchRun, Fault, FaultyRegistry, ImageBuilder, Needs, Registry, available, shoal_binary};
 use tempfile::TempDir;
 
 const NEEDS: Needs = Needs { root: true, fuse: false, programs: &["docker-registry", "ip", "tc"] };
 /// What programs that read the JSON rely on.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 17] = [
     "nodes",
+    "unfinished",
     "bound_s",
     "last_s",
     "p50_s",
@@ -24,9 +25,15 @@ const FIELDS: [&str; 14] = [
     "cross_zone_bytes",
     "cpu_s_per_gib",
     "busy",
+    "busy_most",
+    "saturated",
     "rss_anon_peak",
     "first_byte_last_s",
 ];
+/// How often an image's bytes may leave the origin. It was exactly once in all modes, also with the processors full; of
+/// the four chunks of a small image one is a quarter, which an origin that was held up may have to send again.
+const ONCE: f64 = 1.26;
+
 fn start(arguments: &[&str]) -> BenchRun {
     BenchRun::start("cluster", arguments)
 }
@@ -70,13 +77,13 @@ fn a_small_cluster_is_measured() {
     assert!(direct["cpu_s_per_gib"].is_null(), "nothing of Shoal runs");
 
     let shoal = mode(&report, "shoal");
-    assert!((image..image * 2.0).contains(&number(shoal, "origin_bytes")), "{shoal}");
+    assert!((image..image * ONCE).contains(&number(shoal, "origin_bytes")), "{shoal}");
     assert!(number(shoal, "cpu_s_per_gib") > 0.0 && number(shoal, "rss_anon_peak") > 1e6, "{shoal}");
 
     let rolling = mode(&report, "shoal-rolling");
     let new = number(rolling, "new_bytes");
     assert!((0.09..0.11).contains(&(new / number(rolling, "image_bytes"))), "{rolling}");
-    assert!((new..new * 2.0).contains(&number(rolling, "origin_bytes")), "only new bytes move: {rolling}");
+    assert!((new..new * ONCE).contains(&number(rolling, "origin_bytes")), "only new bytes move: {rolling}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,16 +118,85 @@ async fn an_image_and_a_registry_that_exist_are_measured() {
     );
 }
 
+/// One run of all modes that are not in the run above, for its links are checked once then.
 #[test]
-fn zones_are_behind_uplinks_whose_bytes_are_counted() {
+fn every_mode_measures_what_it_is_for() {
     if !available(NEEDS) {
         return;
     }
-    let report = report(&["--nodes", "4", "--zones", "2", "--size", "4MiB", "--modes", "direct,shoal"]);
+    let modes = "direct,shoal,shoal-flat,shoal-warm,shoal-staggered,shoal-late,shoal-preheated";
+    let run = ["--nodes", "4", "--zones", "2", "--size", "4MiB", "--link", "100mbit", "--modes", modes];
+    let report = report(&run);
+    for name in modes.split(',') {
+        let mode = mode(&report, name);
+        assert_eq!(mode["unfinished"], 0, "{mode}");
+        // Of each zone one node has it already, and does not pull.
+        let pulling = if name == "shoal-preheated" { 2u32 } else { 4 };
+        assert_eq!(
+            (number(mode, "nodes"), mode["finish_s"].as_array().unwrap().len()),
+            (f64::from(pulling), pulling as usize)
+        );
+    }
     let image = number(mode(&report, "direct"), "image_bytes");
+    let of_image = |name: &str, field: &str| number(mode(&report, name), field) / image;
+
     // From the origin to a zone does not count, save for what acknowledges it.
-    assert!(number(mode(&report, "direct"), "cross_zone_bytes") < image * 0.1, "{report}");
-    assert!(number(mode(&report, "shoal"), "cross_zone_bytes") > image * 0.9, "{report}");
+    assert!(of_image("direct", "cross_zone_bytes") < 0.1, "{report}");
+    let once = 1.0..ONCE;
+    for name in ["shoal", "shoal-flat", "shoal-staggered", "shoal-late"] {
+        assert!(once.contains(&of_image(name, "origin_bytes")), "{name}: {report}");
+    }
+    for name in ["shoal", "shoal-late"] {
+        let crossed = of_image(name, "cross_zone_bytes");
+        // 1.06 to 1.15 with packet headers and what nodes say to each other; a chunk more would be a quarter.
+        assert!((0.9..1.25).contains(&crossed), "{name} crossed {crossed}: {report}");
+    }
+    assert!(of_image("shoal-flat", "cross_zone_bytes") > 0.9, "{report}");
+
+    let warm = mode(&report, "shoal-warm");
+    assert_eq!((number(warm, "origin_bytes"), number(warm, "origin_gets")), (0.0, 0.0), "{warm}");
+    assert_eq!((number(warm, "new_bytes"), number(warm, "bound_s")), (0.0, 0.0), "{warm}");
+    assert!(warm["ratio"].is_null() && of_image("shoal-warm", "cross_zone_bytes") < 0.1, "{warm}");
+    assert!(moved(warm) < image * 0.1, "nothing moves between nodes: {warm}");
+
+    let preheated = mode(&report, "shoal-preheated");
+    assert_eq!(
+        (number(preheated, "origin_bytes"), number(preheated, "new_bytes")),
+        (0.0, image),
+        "{preheated}"
+    );
+    assert!(of_image("shoal-preheated", "cross_zone_bytes") < 0.1, "each zone has it: {preheated}");
+    assert!(moved(preheated) > 2.0 * image * 0.9, "from node to node: {preheated}");
+}
+
+/// Bytes that nodes received, from anybody, packet headers included.
+fn moved(mode: &Value) -> f64 {
+    let last = mode["traffic"].as_array().unwrap().last().unwrap().clone();
+    number(&last, "origin_bytes") + number(&last, "peer_bytes")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_never_finishes_is_told_and_fails_the_run() {
+    if !available(NEEDS) {
+        return;
+    }
+    let image = ImageBuilder::new(7).layer(100_000).build();
+    let registry = FaultyRegistry::start().await;
+    registry.serve(&image, "team/app", "v1");
+    registry.fault_times(&image.here().layers[0].digest.to_string(), Fault::CutAfter(1000), 1);
+    let url = registry.url();
+    let run =
+        ["--nodes", "2", "--modes", "direct", "--origin", &url, "--image", "team/app:v1", "--json", "-"];
+    let output = start(&run).end();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("BROKEN: direct: 1 of 2 nodes never finished: node "), "{told}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let direct = mode(&report, "direct");
+    assert_eq!((number(direct, "nodes"), number(direct, "unfinished")), (2.0, 1.0), "{direct}");
+    assert_eq!(direct["finish_s"].as_array().unwrap().len(), 1, "{direct}");
+    assert!(direct["ratio"].is_null() && number(direct, "last_s") > 0.0, "{direct}");
+    assert!(report["broken"][0].as_str().unwrap().contains("never finished"), "{report}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::scenario::ModeName;
 use crate::UsageError;
 use crate::layers::Layers;
 use crate::rate::Rate;
+use crate::rig::image::Image;
 use crate::rig::net::{MAX_NODES, MAX_ZONES, Plan};
 
 #[derive(Clone, Debug, Args)]
@@ -86,6 +87,32 @@ impl ClusterArguments {
         self.layers.sizes(self.size)
     }
 
+    /// All that moves the figures, for the report.
+    pub(super) fn settings(&self, plan: &Plan, image: &Image) -> Vec<(String, String)> {
+        let mut settings = vec![
+            ("nodes", plan.nodes.to_string()),
+            ("each node's link", plan.link.to_string()),
+            ("origin's link", plan.origin_link.to_string()),
+        ];
+        if plan.zones > 1 {
+            settings.push(("zones", plan.zones.to_string()));
+            settings.push(("each zone's uplink", plan.zone_link.to_string()));
+        }
+        settings.push(match &self.image {
+            None => ("image", self.layers.described(self.size)),
+            Some(name) => {
+                ("image", format!("{name}, {} in {} layers", ByteSize(image.bytes()), image.layers.len()))
+            }
+        });
+        if self.image.is_none() && self.compressible > 0 {
+            settings.push(("compressible", format!("{} %", self.compressible)));
+        }
+        settings.extend(self.origin.clone().map(|url| ("origin", url)));
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        settings.push(("processors", processors.to_string()));
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     pub(super) fn compressible(&self) -> u8 {
         self.compressible
     }
@@ -99,5 +126,53 @@ impl ClusterArguments {
             modes.push(ModeName::ShoalFlat);
         }
         modes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        cluster: ClusterArguments,
+    }
+
+    #[test]
+    fn every_argument_that_moves_the_figures_is_a_setting() {
+        let settings = |line: &str| {
+            let arguments = Cli::try_parse_from(line.split(' ')).unwrap().cluster;
+            arguments.settings(&arguments.plan().unwrap(), &Image::new("image", Vec::new()))
+        };
+        let plain = "cluster --zones 2 --nodes 8";
+        for option in [
+            "nodes 9",
+            "zones 3",
+            "link 1gbit",
+            "origin-link 1gbit",
+            "zone-link 1gbit",
+            "size 3000000B",
+            "layers 7",
+            "layers 2x3MiB",
+            "compressible 50",
+            "image a:b",
+            "image a:b --origin http://registry.test",
+        ] {
+            let (name, value) = option.split_once(' ').unwrap();
+            let line = match name {
+                "nodes" => format!("cluster --zones 2 --nodes {value}"),
+                "zones" => format!("cluster --zones {value} --nodes 8"),
+                _ => format!("{plain} --{option}"),
+            };
+            assert_ne!(settings(plain), settings(&line), "{option}");
+        }
+        assert_ne!(
+            settings("cluster --image a:b --origin http://one.test"),
+            settings("cluster --image a:b --origin http://two.test")
+        );
+        assert_eq!(settings(plain), settings(&format!("{plain} --modes direct,shoal")));
     }
 }

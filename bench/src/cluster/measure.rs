@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use futures_util::future::try_join_all;
+use anyhow::{Context, Result, anyhow};
+use futures_util::future::join_all;
 
 use super::bound;
+use super::load::{LoadWatch, TOO_BUSY};
 use super::origin::Origin;
 use super::scenario::{ModeName, Scenario, Way};
 use super::shoal::{PeakMemory, Shoal};
 use super::upstream::Upstream;
-use super::usage::Processors;
 use crate::report::{Mode, Sample};
 use crate::rig::client::{Pull, Pulled};
 use crate::rig::folder::Folder;
@@ -25,8 +25,6 @@ use crate::rig::registry::{self, Registry};
 const UNTIL_START: Duration = Duration::from_millis(200);
 /// A pull is given up after this, and three times as long as all nodes would need through the origin's link alone.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Processors that were busier than this may have been what was measured, and not the links.
-pub(super) const TOO_BUSY: f64 = 0.85;
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// What all modes of a run share.
@@ -40,6 +38,13 @@ pub(super) struct Bench<'a> {
     pub upstream: Option<Upstream>,
 }
 
+/// A mode, and why nodes did not finish that did not.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub mode: Mode,
+    pub failure: Option<String>,
+}
+
 /// What runs beside the origin in a mode, with empty caches.
 struct Cast {
     origin: Origin,
@@ -51,7 +56,7 @@ struct Cast {
 }
 
 impl Bench<'_> {
-    pub(super) async fn measure(&self, mode: ModeName, scenario: &Scenario) -> Result<Mode> {
+    pub(super) async fn measure(&self, mode: ModeName, scenario: &Scenario) -> Result<Measured> {
         let name = mode.name();
         let step = self.progress.step(format!("{name}: starting"));
         let mut cast = self.start(&name, scenario).await?;
@@ -60,7 +65,8 @@ impl Bench<'_> {
             self.network.unshape()?;
             let start = Instant::now() + UNTIL_START;
             let pulls = nodes.iter().map(|node| (*node, self.pull(scenario.way, image, start)));
-            self.pull_all(pulls.collect(), &cast, self.patience(image)).await?;
+            let pulled = self.pull_all(pulls.collect(), &cast, self.patience(image)).await;
+            pulled.into_iter().collect::<Result<Vec<_>>>()?;
             self.network.shape()?;
             // With an empty log.
             cast.origin.stop().await?;
@@ -70,7 +76,7 @@ impl Bench<'_> {
         self.run(name, scenario, cast).await
     }
 
-    async fn run(&self, name: String, scenario: &Scenario, cast: Cast) -> Result<Mode> {
+    async fn run(&self, name: String, scenario: &Scenario, cast: Cast) -> Result<Measured> {
         let lacking = scenario.lacking();
         let bar = self.progress.mode(&name, lacking * scenario.arrivals.len() as u64);
         let seen = bar.clone();
@@ -78,15 +84,16 @@ impl Bench<'_> {
         let watch = Watch::start(self.network.core(), plan, move |bytes| seen.set_position(bytes));
         let memory = cast.shoal.as_ref().map(PeakMemory::watch);
         let cpu_before = cast.shoal.as_ref().map(Shoal::cpu_seconds).transpose()?;
-        let processors = Processors::now()?;
         let start = Instant::now() + UNTIL_START;
+        let load = LoadWatch::start(start);
         let has = scenario.unpacked.iter().map(ToString::to_string).collect::<Vec<_>>();
         let pulls = scenario.arrivals.iter().map(|(node, at)| {
             let pull = self.pull(scenario.way, &scenario.image, start + *at);
             (*node, Pull { has: has.clone(), ..pull })
         });
-        let pulled = self.pull_all(pulls.collect(), &cast, self.patience(&scenario.image)).await?;
-        let busy = Processors::now()?.busy_since(processors);
+        let pulled = self.pull_all(pulls.collect(), &cast, self.patience(&scenario.image)).await;
+        let given_up_s = start.elapsed().as_secs_f64();
+        let load = load.end().await?;
         let cpu = cast.shoal.as_ref().map(Shoal::cpu_seconds).transpose()?;
         let samples = watch.samples().await?;
         let memory = match memory {
@@ -96,38 +103,48 @@ impl Bench<'_> {
         drop(cast.shoal);
         let origin = cast.origin.stop().await?;
 
+        let failed = pulled.iter().filter_map(|pulled| pulled.as_ref().err());
+        let (unfinished, first) = (failed.clone().count(), failed.map(|why| format!("{why:#}")).next());
+        let done: Vec<(&Pulled, Duration)> = (pulled.iter().zip(&scenario.arrivals))
+            .filter_map(|(pulled, (_, at))| Some((pulled.as_ref().ok()?, *at)))
+            .collect();
         let times = |moment: fn(&Pulled) -> Instant| {
-            let own = pulled.iter().zip(&scenario.arrivals);
-            own.map(move |(pulled, (_, at))| moment(pulled).duration_since(start + *at).as_secs_f64())
+            done.iter().map(move |(pulled, at)| moment(pulled).duration_since(start + *at).as_secs_f64())
         };
-        let mut finish_s: Vec<f64> = times(|pulled| pulled.finished).collect();
-        finish_s.sort_by(f64::total_cmp);
-        let last_s = finish_s.last().copied().unwrap_or_default();
         let bound_s = bound::seconds(&plan, &self.goodput, scenario);
-        let delivered: u64 = pulled.iter().map(|pulled| pulled.bytes).sum();
+        let finish_s = times(|pulled| pulled.finished).collect();
+        let timed = Mode::timed(bound_s, finish_s, unfinished, given_up_s);
+        let delivered: u64 = done.iter().map(|(pulled, _)| pulled.bytes).sum();
         let traffic = traffic(&samples, start, scenario.way);
-        bar.finish_with_message(format!("last node after {last_s:.1} s"));
-        Ok(Mode {
+        let nodes = timed.nodes;
+        let failure =
+            first.map(|first| format!("{name}: {unfinished} of {nodes} nodes never finished: {first}"));
+        bar.finish_with_message(match unfinished {
+            0 => format!("last node after {:.1} s", timed.last_s),
+            _ => format!("{unfinished} of {nodes} nodes never finished"),
+        });
+        let mode = Mode {
             name,
-            nodes: finish_s.len(),
-            bound_s,
-            last_s,
-            p50_s: percentile(&finish_s, 50),
-            p99_s: percentile(&finish_s, 99),
-            ratio: (bound_s > 0.0 && busy <= TOO_BUSY).then(|| last_s / bound_s),
+            ratio: timed.ratio.filter(|_| load.mean <= TOO_BUSY),
             origin_bytes: origin.bytes,
             image_bytes: scenario.image.bytes(),
             new_bytes: lacking,
             origin_gets: origin.gets,
             cross_zone_bytes: traffic.last().map_or(0, |sample| sample.cross_zone_bytes),
-            cpu_s_per_gib: cpu.zip(cpu_before).map(|(end, start)| (end - start) / (delivered as f64 / GIB)),
-            busy: Some(busy),
+            cpu_s_per_gib: cpu
+                .zip(cpu_before)
+                .filter(|_| delivered > 0)
+                .map(|(end, start)| (end - start) / (delivered as f64 / GIB)),
+            busy: Some(load.mean),
+            busy_most: Some(load.most),
+            saturated: Some(load.saturated),
             rss_anon_peak: memory.map(|memory| memory.daemon),
             scheduler_rss_anon_peak: memory.map(|memory| memory.scheduler),
             first_byte_last_s: times(|pulled| pulled.first_byte).reduce(f64::max),
-            finish_s,
             traffic,
-        })
+            ..timed
+        };
+        Ok(Measured { mode, failure })
     }
 
     async fn start(&self, name: &str, scenario: &Scenario) -> Result<Cast> {
@@ -172,30 +189,24 @@ impl Bench<'_> {
         PATIENCE + Duration::from_secs_f64(3.0 * bytes / self.goodput.origin.min(self.goodput.link))
     }
 
+    /// What came of each, in this order.
     async fn pull_all(
         &self,
         pulls: Vec<(usize, Pull)>,
         cast: &Cast,
         patience: Duration,
-    ) -> Result<Vec<Pulled>> {
+    ) -> Vec<Result<Pulled>> {
         let all = pulls.into_iter().map(|(node, pull)| async move {
-            let pulled = inside(self.network.namespace(Host::Node(node)), || pull.run()).await;
+            let pulled = inside(self.network.namespace(Host::Node(node)), || pull.run());
+            let pulled = tokio::time::timeout(patience, pulled).await;
+            let pulled = pulled.unwrap_or_else(|_| Err(anyhow!("not done after {patience:.0?}")));
             pulled.with_context(|| match &cast.shoal {
                 Some(shoal) => format!("node {node}, whose daemon said:\n{}\n", shoal.tail(node)),
                 None => format!("node {node}"),
             })
         });
-        tokio::select! {
-            all = try_join_all(all) => all,
-            () = tokio::time::sleep(patience) => bail!("not all nodes are done after {patience:.0?}"),
-        }
+        join_all(all).await
     }
-}
-
-/// The smallest time that so many percent of the nodes needed at most.
-fn percentile(ascending: &[f64], percent: usize) -> f64 {
-    let rank = (ascending.len() * percent).div_ceil(100);
-    ascending.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// Where bytes came from: the origin, or other machines, which are nodes or the pull-through cache.
@@ -214,16 +225,4 @@ fn traffic(counted: &[(Instant, Counters)], start: Instant, way: Way) -> Vec<Sam
         }
     };
     counted.iter().map(sample).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_times_of_nodes() {
-        let times: Vec<f64> = (1..=16).map(f64::from).collect();
-        assert_eq!((percentile(&times, 50), percentile(&times, 99)), (8.0, 16.0));
-        assert_eq!((percentile(&[3.0], 50), percentile(&[], 50)), (3.0, 0.0));
-    }
 }

@@ -3,6 +3,7 @@
 mod arguments;
 mod bound;
 mod given;
+mod load;
 mod measure;
 mod origin;
 mod run;

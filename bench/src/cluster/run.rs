@@ -4,15 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bytesize::ByteSize;
 
 use super::arguments::ClusterArguments;
 use super::given::take;
-use super::measure::{Bench, TOO_BUSY};
+use super::load::TOO_BUSY;
+use super::measure::{Bench, Measured};
 use super::scenario::Images;
 use super::upstream::Upstream;
 use crate::WarmMemory;
-use crate::rate::Rate;
 use crate::report::{Kind, Mode, Report};
 use crate::rig::folder::Folder;
 use crate::rig::image::{Image, LayerMaker};
@@ -20,6 +19,9 @@ use crate::rig::interrupt::until_told;
 use crate::rig::net::{self, Goodput, Network, Plan, RunName, remove_leftovers};
 use crate::rig::progress::Progress;
 use crate::rig::registry;
+
+/// Processors that were too busy for a larger part of the time than this are worth a note, also where the mean is fine.
+const OFTEN: f64 = 0.25;
 
 /// How much of a rolling update's image is new.
 const NEW_PERCENT: u64 = 10;
@@ -40,7 +42,7 @@ async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
     let progress = Progress::on_terminal();
     let upstream = arguments.origin().map(Upstream::new).transpose()?;
     remove_leftovers()?;
-    let name = RunName::new();
+    let name = RunName::new()?;
     let folder = Folder::make(name.folder())?;
     let step = progress.step("getting the image".to_owned());
     let given = match (arguments.image(), &upstream) {
@@ -75,19 +77,19 @@ async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
 
     let problem = goodput.problem(&plan).map(|problem| format!("{problem}; no ratios are claimed"));
     let alone = Duration::from_secs_f64(images.cold.bytes() as f64 / goodput.link);
-    let mut modes = Vec::new();
+    let (mut modes, mut broken) = (Vec::new(), Vec::new());
     for mode in arguments.modes() {
-        let mut measured = bench.measure(mode, &mode.scenario(&images, &plan, alone)).await?;
-        if problem.is_some() {
-            measured.ratio = None;
-        }
-        modes.push(measured);
+        let Measured { mode, failure } = bench.measure(mode, &mode.scenario(&images, &plan, alone)).await?;
+        modes.push(Mode { ratio: mode.ratio.filter(|_| problem.is_none()), ..mode });
+        broken.extend(failure);
     }
     Ok(Report {
         kind: Kind::Cluster,
         command: String::new(),
-        settings: settings(&plan, &goodput, &images),
-        notes: problem.into_iter().chain(too_busy(&modes)).collect(),
+        settings: arguments.settings(&plan, &images.cold),
+        facts: facts(&goodput),
+        notes: problem.into_iter().chain(too_busy(&modes)).chain(often_busy(&modes)).collect(),
+        broken,
         modes,
     })
 }
@@ -106,31 +108,57 @@ fn make_images(arguments: &ClusterArguments, folder: &Path) -> Result<Images> {
     Ok(Images { cold, rolling: Some((version("old")?, version("new")?)) })
 }
 
-fn settings(plan: &Plan, goodput: &Goodput, images: &Images) -> Vec<(String, String)> {
-    let link = |rate: Rate, goodput: f64| format!("{rate}, {:.1} Mbit/s of content", goodput * 8.0 / 1e6);
-    let mut settings = vec![
-        ("nodes", plan.nodes.to_string()),
-        ("each node's link", link(plan.link, goodput.link)),
-        ("origin's link", link(plan.origin_link, goodput.origin)),
-    ];
-    if let Some(zone) = goodput.zone {
-        settings.push(("zones", plan.zones.to_string()));
-        settings.push(("each zone's uplink", link(plan.zone_link, zone)));
-    }
-    let layers = images.cold.layers.len();
-    let noun = if layers == 1 { "layer" } else { "layers" };
-    settings.push(("image", format!("{} in {layers} {noun}", ByteSize::b(images.cold.bytes()))));
-    settings.push(("processors", std::thread::available_parallelism().map_or(1, usize::from).to_string()));
-    settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+/// What the links carry, and differs a little each time.
+fn facts(goodput: &Goodput) -> Vec<(String, String)> {
+    let mut links =
+        vec![("a node's link carries", goodput.link), ("the origin's link carries", goodput.origin)];
+    links.extend(goodput.zone.map(|zone| ("a zone's uplink carries", zone)));
+    let told = |rate: f64| format!("{:.1} Mbit/s of content", rate * 8.0 / 1e6);
+    links.into_iter().map(|(name, rate)| (name.to_owned(), told(rate))).collect()
 }
 
 fn too_busy(modes: &[Mode]) -> Option<String> {
-    let busy = modes.iter().filter_map(|mode| Some((&mode.name, mode.busy.filter(|busy| *busy > TOO_BUSY)?)));
-    let busy: Vec<String> = busy.map(|(name, busy)| format!("{name} ({:.0} %)", busy * 100.0)).collect();
-    (!busy.is_empty()).then(|| {
-        format!(
-            "the processors were too busy in {}: that measured them and not the links, and no ratio is claimed",
-            busy.join(", ")
-        )
-    })
+    let busy = percents(modes, |mode| mode.busy.filter(|busy| *busy > TOO_BUSY))?;
+    Some(format!(
+        "the processors were too busy in {busy}: that measured them and not the links, and no ratio is claimed"
+    ))
+}
+
+/// Modes whose mean hides that the processors were full for long.
+fn often_busy(modes: &[Mode]) -> Option<String> {
+    let hidden = |mode: &&Mode| mode.busy.is_some_and(|busy| busy <= TOO_BUSY);
+    let modes: Vec<Mode> = modes.iter().filter(hidden).cloned().collect();
+    let often = percents(&modes, |mode| mode.saturated.filter(|share| *share > OFTEN))?;
+    Some(format!(
+        "the processors were more than {:.0} % busy for a part of the time in {often}: with more of them the last node \
+         may have been faster",
+        TOO_BUSY * 100.0
+    ))
+}
+
+/// The modes that have such a share, each with it.
+fn percents(modes: &[Mode], share: impl Fn(&Mode) -> Option<f64>) -> Option<String> {
+    let told = |mode: &Mode| Some(format!("{} ({:.0} %)", mode.name, share(mode)? * 100.0));
+    let told: Vec<String> = modes.iter().filter_map(told).collect();
+    (!told.is_empty()).then(|| told.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_that_were_full_for_half_of_the_time_are_told() {
+        let mode = |name: &str, busy, saturated| Mode {
+            name: name.to_owned(),
+            busy: Some(busy),
+            saturated: Some(saturated),
+            ..Mode::default()
+        };
+        let modes = [mode("direct", 0.2, 0.0), mode("shoal", 0.7, 0.5), mode("cache", 0.9, 1.0)];
+        let (often, always) = (often_busy(&modes).unwrap(), too_busy(&modes).unwrap());
+        assert!(often.contains("in shoal (50 %):"), "{often}");
+        assert!(always.contains("in cache (90 %):"), "{always}");
+        assert_eq!((often_busy(&modes[..1]), too_busy(&modes[..2])), (None, None));
+    }
 }

@@ -25,7 +25,7 @@ pub(super) fn anonymous_memory(pid: u32) -> Result<u64> {
 }
 
 /// Time of all processors since the machine started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Processors {
     idle: f64,
     total: f64,
@@ -49,6 +49,12 @@ impl Processors {
     pub(super) fn busy_since(self, start: Self) -> f64 {
         let total = self.total - start.total;
         if total > 0.0 { 1.0 - (self.idle - start.idle) / total } else { 0.0 }
+    }
+
+    /// So much later, of which they were busy for this share.
+    #[cfg(test)]
+    pub(super) fn after(self, time: f64, busy: f64) -> Self {
+        Self { idle: self.idle + time * (1.0 - busy), total: self.total + time }
     }
 }
 

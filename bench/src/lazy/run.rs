@@ -41,7 +41,7 @@ async fn measure(arguments: &LazyArguments) -> Result<LazyReport> {
     let progress = Progress::on_terminal();
     remove_leftovers()?;
     let subjects = subjects(arguments, &progress).await?;
-    let name = RunName::new();
+    let name = RunName::new()?;
     let folder = Folder::make(name.folder())?;
     let (mut results, mut notes) = (Vec::new(), Vec::new());
     for link in &arguments.links {

@@ -6,6 +6,9 @@ use bytesize::ByteSize;
 
 use super::model::{Mode, Report};
 
+/// What stands where a run has no such setting or figure.
+const NOTHING: &str = "nothing";
+
 /// A figure of a mode; less is better for all of them.
 struct Figure {
     name: &'static str,
@@ -19,13 +22,19 @@ struct Figure {
 
 const FIGURES: [Figure; 8] = [
     Figure {
+        name: "unfinished nodes",
+        value: |m| Some(m.unfinished as f64),
+        show: |v| v.to_string(),
+        noise: 0.0,
+        least: 0.0,
+    },
+    Figure {
         name: "ratio to the bound",
         value: |m| m.ratio,
         show: |v| format!("{v:.2}"),
         noise: 0.05,
         least: 0.0,
     },
-    Figure { name: "last node", value: time, show: seconds, noise: 0.05, least: 0.3 },
     Figure { name: "first byte", value: |m| m.first_byte_last_s, show: seconds, noise: 0.2, least: 0.3 },
     Figure {
         name: "origin bytes",
@@ -58,10 +67,9 @@ const FIGURES: [Figure; 8] = [
     },
 ];
 
-/// Told only where no ratio is, which says the same of a network that was measured anew.
-fn time(mode: &Mode) -> Option<f64> {
-    mode.ratio.is_none().then_some(mode.last_s)
-}
+/// Compared only where neither run has a ratio, which says the same of a network that was measured anew.
+const TIME: Figure =
+    Figure { name: "last node", value: |m| Some(m.last_s), show: seconds, noise: 0.05, least: 0.3 };
 
 #[allow(clippy::unnecessary_wraps, reason = "a figure may be missing, these never are")]
 fn bytes(bytes: u64) -> Option<f64> {
@@ -118,7 +126,10 @@ pub(super) fn compare(earlier: &Report, now: &Report) -> Vec<Change> {
     }
     for mode in &now.modes {
         match earlier.modes.iter().find(|other| other.name == mode.name) {
-            Some(before) => changes.extend(FIGURES.iter().filter_map(|figure| figure.change(before, mode))),
+            Some(before) => {
+                let time = [before, mode].iter().all(|mode| mode.ratio.is_none()).then_some(&TIME);
+                changes.extend(FIGURES.iter().chain(time).filter_map(|figure| figure.change(before, mode)));
+            }
             None => changes.push(Change {
                 direction: Direction::Unlike,
                 text: format!("{}: the earlier run did not measure it", mode.name),
@@ -128,22 +139,34 @@ pub(super) fn compare(earlier: &Report, now: &Report) -> Vec<Change> {
     changes
 }
 
-/// Settings that differ. Measured goodput stands behind a comma and differs a little each time.
+/// Settings that differ, or that one run has and the other has not.
 fn unlike<'a>(earlier: &'a Report, now: &'a Report) -> impl Iterator<Item = Change> + 'a {
-    let asked = |value: &'a str| value.split(',').next().unwrap_or_default();
-    now.settings.iter().filter_map(move |(name, value)| {
-        let before = earlier.settings.iter().find(|(other, _)| other == name);
-        let before = before.map_or("nothing", |(_, before)| asked(before));
-        (before != asked(value)).then(|| Change {
+    fn find<'a>(report: &'a Report, name: &str) -> Option<&'a str> {
+        report.settings.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+    let gone = earlier.settings.iter().filter(|(name, _)| find(now, name).is_none());
+    now.settings.iter().chain(gone).filter_map(move |(name, _)| {
+        let (before, after) = (find(earlier, name), find(now, name));
+        let told = |value: Option<&'a str>| value.unwrap_or(NOTHING);
+        (before != after).then(|| Change {
             direction: Direction::Unlike,
-            text: format!("{name}: {before} then, {} now", asked(value)),
+            text: format!("{name}: {} then, {} now", told(before), told(after)),
         })
     })
 }
 
 impl Figure {
     fn change(&self, before: &Mode, now: &Mode) -> Option<Change> {
-        let (old, new) = ((self.value)(before)?, (self.value)(now)?);
+        let (old, new) = match ((self.value)(before), (self.value)(now)) {
+            (Some(old), Some(new)) => (old, new),
+            (None, None) => return None,
+            // Too busy processors, mostly: a note of that run tells why.
+            (old, new) => {
+                let told = |value: Option<f64>| value.map_or(NOTHING.to_owned(), self.show);
+                let text = format!("{}: {} {} then, {} now", now.name, self.name, told(old), told(new));
+                return Some(Change { direction: Direction::Unlike, text });
+            }
+        };
         if (new - old).abs() <= (old * self.noise).max(self.least) {
             return None;
         }
@@ -162,8 +185,15 @@ mod tests {
     use super::*;
 
     fn report(mode: Mode) -> Report {
-        let settings = vec![("nodes".to_owned(), "4, measured".to_owned())];
-        Report { kind: Kind::Cluster, command: String::new(), settings, notes: Vec::new(), modes: vec![mode] }
+        Report {
+            kind: Kind::Cluster,
+            command: String::new(),
+            settings: vec![("nodes".to_owned(), "4".to_owned())],
+            facts: Vec::new(),
+            notes: Vec::new(),
+            broken: Vec::new(),
+            modes: vec![mode],
+        }
     }
 
     fn mode(ratio: f64, origin_bytes: u64) -> Mode {
@@ -181,10 +211,43 @@ mod tests {
 
     #[test]
     fn runs_of_different_things_are_told_apart() {
-        let mut other = report(mode(1.1, 0));
-        other.settings = vec![("nodes".to_owned(), "5, measured".to_owned())];
-        let changes = compare(&report(mode(1.1, 0)), &other);
-        assert_eq!(changes.first().map(|change| change.direction), Some(Direction::Unlike));
-        assert!(!changes.iter().any(Change::is_worse));
+        let plain = report(mode(1.1, 0));
+        let settings = |settings: &[(&str, &str)]| Report {
+            settings: settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            ..report(mode(9.9, 0))
+        };
+        for other in [&[("nodes", "5")][..], &[], &[("nodes", "4"), ("without", "leases")]] {
+            let other = settings(other);
+            for (one, two) in [(&plain, &other), (&other, &plain)] {
+                let directions: Vec<_> = compare(one, two).iter().map(|change| change.direction).collect();
+                assert_eq!(directions, [Direction::Unlike], "{one:?}, {two:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_found_tells_no_runs_apart() {
+        let found = |value: &str| Report {
+            facts: vec![("a node's link carries".into(), value.into())],
+            ..report(mode(1.1, 0))
+        };
+        assert!(compare(&found("47.8 Mbit/s"), &found("47.6 Mbit/s")).is_empty());
+    }
+
+    #[test]
+    fn a_ratio_that_only_one_run_has_is_told() {
+        let (with, without) = (report(mode(1.1, 0)), report(Mode { ratio: None, ..mode(1.1, 0) }));
+        for (before, now) in [(&with, &without), (&without, &with)] {
+            let changes = compare(before, now);
+            assert_eq!(changes.len(), 1, "{changes:?}");
+            assert_eq!(changes[0].direction, Direction::Unlike);
+            assert!(changes[0].text.contains("ratio to the bound"), "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn nodes_that_do_not_finish_any_more_are_worse() {
+        let unfinished = Mode { unfinished: 1, ratio: None, ..mode(1.1, 0) };
+        assert!(compare(&report(mode(1.1, 0)), &report(unfinished)).iter().any(Change::is_worse));
     }
 }

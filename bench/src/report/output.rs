@@ -27,7 +27,7 @@ pub struct Files {
 pub struct OutputArguments {
     #[command(flatten)]
     files: Files,
-    /// Compare with the JSON of an earlier run; the exit code is 1 if something became worse
+    /// Compare with the JSON of an earlier run of the same settings; the exit code is 1 if something became worse
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
 }
@@ -90,12 +90,21 @@ impl OutputArguments {
 }
 
 impl Output {
-    /// Writes and prints the report; whether nothing became worse.
+    /// Writes and prints the report; whether the run is sound and nothing became worse.
     pub fn write(&self, report: &Report) -> Result<bool> {
-        let changes = self.earlier.as_ref().map(|earlier| compare(earlier, report)).unwrap_or_default();
-        let remarks = changes.iter().map(|change| format!("{change}\n")).collect::<String>();
+        let changes = self.earlier.as_ref().map(|earlier| compare(earlier, report));
+        let nothing_new = changes.as_ref().is_some_and(Vec::is_empty);
+        let changes = changes.unwrap_or_default();
+        let mut remarks = changes.iter().map(|change| format!("{change}\n")).collect::<String>();
+        if nothing_new {
+            remarks += "nothing differs from the earlier run by more than noise\n";
+        }
         self.files.write(report, || html::page(report, &changes), &remarks)?;
-        Ok(!changes.iter().any(Change::is_worse))
+        if self.files.json.as_deref().is_some_and(is_stdout) {
+            // Without the table, which tells it too.
+            report.broken.iter().for_each(|what| eprintln!("BROKEN: {what}"));
+        }
+        Ok(report.is_sound() && !changes.iter().any(Change::is_worse))
     }
 }
 

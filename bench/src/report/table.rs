@@ -28,7 +28,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headings = HEADINGS.map(str::to_owned);
         let rows: Vec<_> = [headings].into_iter().chain(self.modes.iter().map(row)).collect();
-        write_table(f, &self.settings, &rows)?;
+        write_table(f, &[self.settings.as_slice(), &self.facts].concat(), &rows)?;
+        for what in &self.broken {
+            writeln!(f, "\nBROKEN: {what}")?;
+        }
         for note in &self.notes {
             writeln!(f, "\nNOTE: {note}")?;
         }
@@ -42,8 +45,9 @@ pub(crate) fn write_table<const COLUMNS: usize>(
     settings: &[(String, String)],
     rows: &[[String; COLUMNS]],
 ) -> fmt::Result {
+    let widest = settings.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
     for (name, value) in settings {
-        writeln!(f, "{name:<20} {value}")?;
+        writeln!(f, "{name:<widest$}  {value}")?;
     }
     writeln!(f)?;
     let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
@@ -59,15 +63,22 @@ pub(crate) fn write_table<const COLUMNS: usize>(
 }
 
 fn row(mode: &Mode) -> [String; 13] {
-    let seconds = |seconds: f64| format!("{seconds:.1} s");
+    // Who was given up may have needed any longer time.
+    let seconds = |seconds: f64| {
+        let more = if mode.unfinished > 0 && seconds >= mode.last_s { "> " } else { "" };
+        format!("{more}{seconds:.1} s")
+    };
     let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
     [
         mode.name.clone(),
-        mode.nodes.to_string(),
+        match mode.unfinished {
+            0 => mode.nodes.to_string(),
+            unfinished => format!("{} ({unfinished} unfinished)", mode.nodes),
+        },
         seconds(mode.last_s),
         seconds(mode.p50_s),
         seconds(mode.p99_s),
-        seconds(mode.bound_s),
+        format!("{:.1} s", mode.bound_s),
         or_none(mode.ratio.map(|ratio| format!("{ratio:.2} x"))),
         or_none(mode.first_byte_last_s.map(|first| format!("{first:.2} s"))),
         ByteSize::b(mode.origin_bytes).to_string(),

@@ -152,16 +152,54 @@ impl SimArguments {
             let time = humantime::format_duration(time).to_string().replace(' ', "");
             command += &format!(" --{name} {time}");
         }
-        let rules: Vec<String> = self
-            .without
-            .iter()
-            .filter_map(|rule| rule.to_possible_value())
-            .map(|value| value.get_name().to_owned())
-            .collect();
-        if !rules.is_empty() {
-            command += &format!(" --without {}", rules.join(","));
+        if !self.without.is_empty() {
+            command += &format!(" --without {}", self.rules());
         }
         command + &format!(" --seed {}", self.seed)
+    }
+}
+
+impl SimArguments {
+    /// All that moves the figures, for the report. The seed does: in a small cluster chance moves them more than what
+    /// counts as noise.
+    pub(super) fn settings(&self) -> Vec<(String, String)> {
+        let time = |time: Duration| humantime::format_duration(time).to_string();
+        let rate = |rate: Option<Rate>| rate.map_or("unlimited".to_owned(), |rate| rate.to_string());
+        let mut settings = vec![
+            ("nodes", self.nodes.to_string()),
+            ("image", self.layers.described(self.size)),
+            ("link of a node", self.link.to_string()),
+            ("link of the origin", self.origin_link.unwrap_or(self.link).to_string()),
+            ("zones", self.zones.to_string()),
+        ];
+        if self.zones > 1 {
+            settings.push(("link of a zone", rate(self.zone_link)));
+            settings.push(("latency between zones", time(self.zone_latency)));
+        }
+        if self.racks > 1 || self.rack_link.is_some() {
+            settings.push(("racks in a zone", self.racks.to_string()));
+            settings.push(("link of a rack", rate(self.rack_link)));
+        }
+        settings.extend([
+            ("latency in a zone", time(self.latency)),
+            ("origin's time to first byte", time(self.origin_latency)),
+            ("nodes arrive within", time(self.arrival)),
+            ("check and write, per MiB", time(self.chunk_cost)),
+            ("a message to the scheduler", time(self.scheduler_cost)),
+            ("a node's death is noticed after", time(self.silence)),
+            ("layers that a client asks for at once", self.readers.to_string()),
+        ]);
+        if !self.without.is_empty() {
+            settings.push(("without", self.rules()));
+        }
+        settings.push(("seed", self.seed.to_string()));
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Rules that the run does without, as on the command line.
+    fn rules(&self) -> String {
+        let names = self.without.iter().filter_map(ValueEnum::to_possible_value);
+        names.map(|value| value.get_name().to_owned()).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -193,5 +231,43 @@ mod tests {
             let second = parse(&first.command());
             assert_eq!(format!("{first:?}"), format!("{second:?}"));
         }
+    }
+
+    #[test]
+    fn every_argument_that_moves_the_figures_is_a_setting() {
+        let plain = "shoal bench sim --zones 2 --racks 2 --rack-link 5gbit";
+        let settings = |line: &str| parse(line).settings();
+        for (option, value) in [
+            ("nodes", "20"),
+            ("size", "3000000B"),
+            ("layers", "7"),
+            ("layers", "1GiB,3KiB"),
+            ("link", "1gbit"),
+            ("origin-link", "1gbit"),
+            ("zone-link", "1gbit"),
+            ("latency", "1ms"),
+            ("zone-latency", "1ms"),
+            ("origin-latency", "1ms"),
+            ("arrival", "1ms"),
+            ("chunk-cost", "1ms"),
+            ("scheduler-cost", "1ms"),
+            ("silence", "1ms"),
+            ("readers", "4"),
+            ("without", "leases"),
+            ("seed", "9"),
+        ] {
+            assert_ne!(settings(plain), settings(&format!("{plain} --{option} {value}")), "{option}");
+        }
+        for other in [
+            "--zones 4 --racks 2 --rack-link 5gbit",
+            "--zones 2 --racks 4 --rack-link 5gbit",
+            "--zones 2 --racks 2",
+        ] {
+            assert_ne!(settings(plain), settings(&format!("shoal bench sim {other}")), "{other}");
+        }
+        // All options are named here, but for the scenario, of which each is a mode.
+        let command = <Cli as clap::CommandFactory>::command();
+        assert_eq!(command.get_arguments().filter(|option| option.get_id() != "help").count(), 20);
+        assert_eq!(settings(plain), settings(&format!("{plain} --scenario churn")));
     }
 }

@@ -38,6 +38,10 @@ impl Image {
         u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) as usize
     }
 
+    pub(super) fn bytes(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.layout.size()).sum()
+    }
+
     /// Bytes that a node has to receive.
     pub(super) fn new_bytes(&self) -> u64 {
         self.blobs.iter().filter(|blob| !blob.shared).map(|blob| blob.layout.size()).sum()

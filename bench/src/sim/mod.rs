@@ -44,18 +44,18 @@ use outcome::memory;
 pub enum SimError {
     #[error("the image cannot be simulated: {0}")]
     Image(#[from] shoal_proto::LayoutError),
-    /// Shoal did what it must never do.
-    #[error("{}\nrun it again with: {command}", .violations.join("\n"))]
-    Broken { violations: Vec<String>, command: String },
 }
 
-/// Runs all scenarios that were asked for, one after another.
+/// Runs all scenarios that were asked for, one after another. What Shoal must never do and did, the report tells with
+/// the command that repeats it.
 pub fn run(arguments: &SimArguments) -> Result<Report, SimError> {
     let mut report = Report {
         kind: Kind::Sim,
         command: arguments.command(),
-        settings: settings(arguments),
+        settings: arguments.settings(),
+        facts: Vec::new(),
         notes: Vec::new(),
+        broken: Vec::new(),
         modes: Vec::new(),
     };
     for scenario in &arguments.scenario {
@@ -63,21 +63,22 @@ pub fn run(arguments: &SimArguments) -> Result<Report, SimError> {
         let outcome = simulate(arguments, *scenario, Tuning::default())?;
         let took = began.elapsed().as_secs_f64();
         let name = scenario.name();
-        if !outcome.violations.is_empty() && arguments.without.is_empty() {
-            let violations = outcome.violations.iter().map(|what| format!("{name}: {what}")).collect();
-            let command = SimArguments { scenario: vec![*scenario], ..arguments.clone() }.command();
-            return Err(SimError::Broken { violations, command });
+        let violations = outcome.violations.iter().map(|what| format!("{name}: {what}"));
+        if !arguments.without.is_empty() {
+            report.notes.extend(violations);
+        } else if !outcome.violations.is_empty() {
+            let again = SimArguments { scenario: vec![*scenario], ..arguments.clone() };
+            report.broken.extend(violations);
+            report.broken.push(format!("{name}: run it again with: {}", again.command()));
         }
-        report.notes.extend(outcome.violations.iter().map(|what| format!("{name}: {what}")));
-        report.notes.extend(outcome.notes.iter().map(|note| format!("{name}: {note}")));
+        report.facts.extend(outcome.notes.into_iter().map(|note| (name.clone(), note)));
         let (events, per_second) = (outcome.events, crate::rate::to_f64(outcome.events) / took);
-        report
-            .notes
-            .push(format!("{name}: simulated in {took:.1} s, {events} events, {per_second:.0} events/s"));
+        let speed = format!("simulated in {took:.1} s, {events} events, {per_second:.0} events/s");
+        report.facts.push((name, speed));
         report.modes.push(outcome.mode);
     }
     if let Some(bytes) = memory() {
-        report.settings.push(("memory of the simulator, most".into(), bytesize::ByteSize(bytes).to_string()));
+        report.facts.push(("memory of the simulator, most".into(), bytesize::ByteSize(bytes).to_string()));
     }
     Ok(report)
 }
@@ -88,23 +89,4 @@ pub fn simulate(arguments: &SimArguments, scenario: Scenario, tuning: Tuning) ->
     let mut world = world::World::new(arguments, tuning, image);
     let bound = world.set_up(scenario);
     Ok(world.conclude(scenario, bound))
-}
-
-fn settings(arguments: &SimArguments) -> Vec<(String, String)> {
-    let time = |time| humantime::format_duration(time).to_string();
-    let sizes = arguments.layers.sizes(arguments.size);
-    vec![
-        ("nodes".into(), arguments.nodes.to_string()),
-        ("image".into(), format!("{} in {} layers", bytesize::ByteSize(sizes.iter().sum()), sizes.len())),
-        ("link of a node".into(), arguments.link.to_string()),
-        ("link of the origin".into(), arguments.origin_link.unwrap_or(arguments.link).to_string()),
-        ("zones".into(), arguments.zones.to_string()),
-        (
-            "latency in a zone, between zones".into(),
-            format!("{}, {}", time(arguments.latency), time(arguments.zone_latency)),
-        ),
-        ("origin's time to first byte".into(), time(arguments.origin_latency)),
-        ("check and write, per MiB".into(), time(arguments.chunk_cost)),
-        ("seed".into(), arguments.seed.to_string()),
-    ]
 }

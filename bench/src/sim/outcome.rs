@@ -1,7 +1,7 @@
 //! What a run came to.
 
 use super::arguments::Scenario;
-use super::node::Node;
+use super::node::{Manner, Node};
 use super::queue::Nanos;
 use super::scenario::{START, seconds};
 use super::world::World;
@@ -33,8 +33,11 @@ impl World {
     pub(super) fn conclude(mut self, scenario: Scenario, bound: f64) -> Outcome {
         let limit = START + seconds((bound * PATIENCE).max(PATIENCE_LEAST));
         self.run(limit);
+        // Those that were not even told to pull, because an earlier wave is stuck, are among them.
+        let lacks =
+            |node: &Node| node.alive && node.finished.is_none() && node.manner != Manner::SignsWrongBytes;
         let unfinished: Vec<usize> =
-            (0..self.nodes.len()).filter(|number| self.nodes[*number].is_awaited()).collect();
+            (0..self.nodes.len()).filter(|number| lacks(&self.nodes[*number])).collect();
         if let Some(first) = unfinished.first() {
             let state = self.nodes[*first].machine.snapshot();
             let tracker = self.tracker.as_ref().map(shoal_swarm::tracker::TrackerMachine::snapshot);
@@ -46,7 +49,8 @@ impl World {
         self.end_transfers();
         self.end_reads();
         self.add_up();
-        self.outcome(scenario, bound)
+        let given_up = to_f64(limit - START) / 1e9;
+        self.outcome(scenario, bound, unfinished.len(), given_up)
     }
 
     /// What links carried was kept, or came in vain; what was kept is there.
@@ -70,7 +74,7 @@ impl World {
         }
     }
 
-    fn outcome(mut self, scenario: Scenario, bound: f64) -> Outcome {
+    fn outcome(mut self, scenario: Scenario, bound: f64, unfinished: usize, given_up: f64) -> Outcome {
         self.meter.sample(self.meter.last_finish.max(START), self.origin.sent);
         let since = |at: Nanos, began: Nanos| to_f64(at.saturating_sub(began)) / 1e9;
         // Nodes that are told to pull later have a clock of their own.
@@ -78,21 +82,16 @@ impl World {
         let own_clock = matches!(scenario, Scenario::Staggered | Scenario::Churn | Scenario::RollingUpdate);
         let times = |at: fn(&Node) -> Option<Nanos>| -> Vec<f64> {
             let live = self.nodes.iter().filter(|node| node.alive);
-            let mut times: Vec<f64> = live
-                .filter_map(|node| {
-                    let began = node.began?;
-                    Some(since(at(node)?, if own_clock { began } else { crowd }))
-                })
-                .collect();
-            times.sort_by(f64::total_cmp);
-            times
+            live.filter_map(|node| {
+                let began = node.began?;
+                Some(since(at(node)?, if own_clock { began } else { crowd }))
+            })
+            .collect()
         };
-        let finish = times(|node| node.finished);
         let first_bytes = times(|node| node.first_byte);
         let meter = &self.meter;
         let received = meter.from_peers + meter.from_origin;
         let wasted = to_f64(meter.wasted) / to_f64(received.max(1));
-        let last = finish.last().copied().unwrap_or(f64::INFINITY);
         let mut notes = vec![format!(
             "{:.2} % of the bytes came twice or in vain; {} requests found a node busy; {} reports of chunks out of reach; \
              messages to the scheduler {}, from it {}",
@@ -113,20 +112,14 @@ impl World {
         }
         let mode = Mode {
             name: scenario.name(),
-            nodes: finish.len(),
-            bound_s: bound,
-            last_s: last,
-            p50_s: percentile(&finish, 0.5),
-            p99_s: percentile(&finish, 0.99),
-            ratio: Some(last / bound),
             origin_bytes: self.origin.sent,
-            image_bytes: self.image.new_bytes(),
+            image_bytes: self.image.bytes(),
+            new_bytes: self.image.new_bytes(),
             origin_gets: self.origin.gets,
             cross_zone_bytes: meter.cross_zone,
-            first_byte_last_s: first_bytes.last().copied(),
-            finish_s: finish,
+            first_byte_last_s: first_bytes.into_iter().reduce(f64::max),
             traffic: meter.samples.clone(),
-            ..Mode::default()
+            ..Mode::timed(bound, times(|node| node.finished), unfinished, given_up)
         };
         let mut violations = meter.violations.clone();
         if meter.violated > violations.len() {
@@ -135,13 +128,6 @@ impl World {
         let tracker_messages = meter.to_tracker + meter.from_tracker;
         Outcome { mode, violations, notes, events: self.queue.taken(), wasted, tracker_messages }
     }
-}
-
-/// The value below which this share of an ascending list lies.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the list")]
-    let place = ((to_f64(sorted.len() as u64) * share).ceil() as usize).saturating_sub(1);
-    sorted.get(place).copied().unwrap_or(f64::INFINITY)
 }
 
 /// Most memory that this process had, in bytes; `None` where the kernel does not tell.

@@ -169,9 +169,17 @@ impl World {
         let (asker, sender) = (transfer.asker, transfer.sender);
         self.nodes[sender as usize].sending.retain(|slot| *slot != ticket.slot);
         self.upload_ended(sender, asker);
-        self.meter.carried += bytes;
+        self.carried(sender, asker, bytes);
         let wait = self.latency(asker, sender) + self.cost_of(bytes);
         self.queue.after(wait, Event::Landed(ticket));
+    }
+
+    /// Links carried this, whatever becomes of it.
+    fn carried(&mut self, from: Number, to: Number, bytes: u64) {
+        self.meter.carried += bytes;
+        if self.nodes[from as usize].port.zone != self.nodes[to as usize].port.zone {
+            self.meter.cross_zone += bytes;
+        }
     }
 
     pub(super) fn upload_ended(&mut self, node: Number, to: Number) {
@@ -197,13 +205,11 @@ impl World {
         } else {
             FetchOutcome::Mismatch
         };
-        let crosses = self.nodes[asker as usize].port.zone != self.nodes[sender as usize].port.zone;
         if outcome == FetchOutcome::Stored && self.keep(asker, blob, index, value) {
             self.meter.from_peers += bytes;
         } else {
             self.meter.wasted += bytes;
         }
-        self.meter.cross_zone += if crosses { bytes } else { 0 };
         self.feed(asker, PeerEvent::Fetched { request, outcome });
     }
 
@@ -222,7 +228,7 @@ impl World {
         match transfer.stage {
             Stage::Flowing(flow) => {
                 let bytes = self.stop_flow(flow);
-                self.meter.carried += bytes;
+                self.carried(transfer.sender, transfer.asker, bytes);
                 self.meter.wasted += bytes;
                 self.queue.after(noticed, Event::UploadEnded { node: transfer.sender, to: transfer.asker });
             }
@@ -233,11 +239,10 @@ impl World {
 
     /// Who sends is gone; whoever asked waits until it asks elsewhere.
     pub(super) fn sender_died(&mut self, slot: usize) {
-        if let Some(transfer) = self.transfers.get(slot)
-            && let Stage::Flowing(flow) = transfer.stage
-        {
+        if let Some(Transfer { stage: Stage::Flowing(flow), sender, asker, .. }) = self.transfers.get(slot) {
+            let (flow, sender, asker) = (*flow, *sender, *asker);
             let bytes = self.stop_flow(flow);
-            self.meter.carried += bytes;
+            self.carried(sender, asker, bytes);
             self.meter.wasted += bytes;
             self.stuck(slot);
         }
@@ -248,6 +253,48 @@ impl World {
         let slots: Vec<usize> = self.transfers.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             self.abandon(slot, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::arguments::{Scenario, SimArguments};
+    use super::super::world::Tuning;
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        sim: SimArguments,
+    }
+
+    #[test]
+    fn what_crossed_zones_counts_also_where_it_came_in_vain() {
+        let ends: [fn(&mut World, usize); 2] =
+            [|world, slot| world.abandon(slot, 0), |world, slot| world.sender_died(slot)];
+        for (zones, crossed) in [(2, 500_000), (1, 0)] {
+            let line = format!("sim --nodes 2 --size 1MiB --link 8mbit --zones {zones}");
+            let arguments = Cli::try_parse_from(line.split(' ')).unwrap().sim;
+            let image = Scenario::FlashCrowd.image(&arguments).unwrap();
+            for end in ends {
+                let mut world = World::new(&arguments, Tuning::default(), image.clone());
+                let [asker, sender] = [(); 2].map(|()| world.add(1e6));
+                world.fetch(asker, sender, 1, &image.blobs[0].swarm, ChunkIndex(0), image.truth(0, 0));
+                let (slot, ticket) =
+                    world.transfers.iter().map(|(slot, transfer)| (slot, transfer.ticket)).next().unwrap();
+                let ports = [sender, asker].map(|number| world.nodes[number as usize].port);
+                let path = world.topology.between(&ports[0], &ports[1]);
+                let flow = world.start_flow(path, 1 << 20, Cargo::Transfer(ticket));
+                world.transfers[slot].stage = Stage::Flowing(flow);
+                // Half a second at 1 MB/s.
+                world.flows.next_end();
+                world.flows.advance(500_000_000);
+                end(&mut world, slot);
+                assert_eq!((world.meter.carried, world.meter.cross_zone), (500_000, crossed));
+            }
         }
     }
 }

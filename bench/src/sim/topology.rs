@@ -166,4 +166,36 @@ mod tests {
         assert_eq!(bound_of("sim --link 8mbit --origin-link 16mbit", &[1e6, 5e5]), 16.0);
         assert_eq!(bound_of("sim --link 8mbit --zones 4 --zone-link 2mbit", &[1e6; 4]), 32.0);
     }
+
+    #[test]
+    fn flows_share_the_uplinks_of_the_zones_that_they_leave_and_enter() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Cli {
+            #[command(flatten)]
+            sim: SimArguments,
+        }
+        // Nodes in turn in zones 0 and 1; uplinks of 1 MB/s, all else 100 MB/s.
+        let line = "sim --link 800mbit --zones 2 --zone-link 8mbit";
+        let arguments = Cli::try_parse_from(line.split(' ')).unwrap().sim;
+        let mut flows = Flows::default();
+        let network = Topology::new(&mut flows, &arguments);
+        let ports: Vec<Port> = (0..6)
+            .map(|number| network.attach(&mut flows, number, arguments.link.bytes_per_second()))
+            .collect();
+        let crossing = |a: usize, b: usize| network.between(&ports[a], &ports[b]);
+        // Three enter zone 1, one of them from the origin; one leaves it, one stays in zone 0.
+        let paths =
+            [crossing(0, 1), crossing(2, 3), network.origin_to(&ports[5]), crossing(1, 0), crossing(2, 4)];
+        let started: Vec<_> = paths.into_iter().map(|path| flows.start(path, 1_000_000)).collect();
+        let mut ends = vec![0.0; started.len()];
+        while let Some(at) = flows.next_end() {
+            let flow = flows.take_end().unwrap();
+            assert_eq!(flows.stop(flow), 1_000_000);
+            ends[started.iter().position(|other| *other == flow).unwrap()] = to_f64(at) / 1e9;
+        }
+        for (end, expected) in ends.iter().zip([3.0, 3.0, 3.0, 1.0, 0.01]) {
+            assert!((end / expected - 1.0).abs() < 0.05, "{ends:?}");
+        }
+    }
 }

@@ -26,7 +26,7 @@ impl World {
         self.tracker = Some(TrackerMachine::new(config, self.generation, seed));
         self.tracker_tick = None;
         self.tracker_free = self.queue.now;
-        self.watch = LeaseWatch::default();
+        self.watch = LeaseWatch::of(self.generation);
         for number in 0..self.nodes.len() {
             let number = Number::try_from(number).unwrap_or(Number::MAX);
             let wait = if self.generation == 1 { 0 } else { self.rng.u64(..=RETRY) };

@@ -41,5 +41,5 @@ pub fn seeds_wasting(wasted: f64, scenario: Scenario, line: &str, check: impl Fn
 }
 
 pub fn origin(outcome: &Outcome) -> f64 {
-    outcome.mode.origin_bytes as f64 / outcome.mode.image_bytes as f64
+    outcome.mode.origin_bytes as f64 / outcome.mode.new_bytes as f64
 }

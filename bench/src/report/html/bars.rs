@@ -9,7 +9,7 @@ const WIDTH: f64 = 960.0;
 const ROW: f64 = 38.0;
 const LEFT: f64 = 150.0;
 /// For the words behind the longest bar.
-const RIGHT: f64 = 190.0;
+const RIGHT: f64 = 230.0;
 
 pub(super) fn figure(modes: &[Mode]) -> String {
     let longest = modes.iter().map(|mode| mode.last_s.max(mode.bound_s)).fold(0.001, f64::max);
@@ -20,6 +20,7 @@ pub(super) fn figure(modes: &[Mode]) -> String {
         let (class, name) = (colour(&mode.name, place), escape(&mode.name));
         let middle = top + 18.0;
         let ratio = match mode.ratio {
+            _ if mode.unfinished > 0 => format!("{} of {} unfinished", mode.unfinished, mode.nodes),
             Some(ratio) => format!("<tspan class=strong>{ratio:.2} ×</tspan> the bound"),
             None if mode.bound_s > 0.0 => "no ratio claimed".to_owned(),
             None => "nothing to fetch".to_owned(),

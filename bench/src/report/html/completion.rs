@@ -45,7 +45,7 @@ fn plot(modes: &[(usize, &Mode)]) -> String {
             svg,
             "<path class=\"curve {class}\" d=\"{}\"><title>{name}: half of the nodes after {}, the last after {}\
              </title></path>",
-            curve(&frame, &mode.finish_s),
+            curve(&frame, &mode.finish_s, mode.nodes),
             seconds(mode.p50_s),
             seconds(mode.last_s)
         );
@@ -57,8 +57,8 @@ fn plot(modes: &[(usize, &Mode)]) -> String {
     )
 }
 
-/// A step at each node's time.
-fn curve(frame: &Frame, ascending: &[f64]) -> String {
+/// A step at each node's time, of so many nodes.
+fn curve(frame: &Frame, ascending: &[f64], nodes: usize) -> String {
     let mut path = format!("M{:.1} {:.1}", frame.left, frame.bottom());
     let every = ascending.len().div_ceil(POINTS).max(1);
     let last = ascending.len().saturating_sub(1);
@@ -66,7 +66,7 @@ fn curve(frame: &Frame, ascending: &[f64]) -> String {
         if (place + 1) % every != 0 && place != last {
             continue;
         }
-        let percent = (place + 1) as f64 / ascending.len() as f64 * 100.0;
+        let percent = (place + 1) as f64 / nodes as f64 * 100.0;
         let _ = write!(path, "H{:.1}V{:.1}", frame.x(*at), frame.y(percent));
     }
     // All nodes keep it.

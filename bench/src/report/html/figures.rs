@@ -10,8 +10,9 @@ const NONE: &str = "<span class=none>–</span>";
 /// A column: heading, and what stands in a mode's row.
 type Column = (&'static str, fn(&Mode) -> Option<String>);
 
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 17] = [
     ("nodes", |mode| Some(mode.nodes.to_string())),
+    ("never finished", |mode| (mode.unfinished > 0).then(|| mode.unfinished.to_string())),
     ("last node", |mode| Some(seconds(mode.last_s))),
     ("p50", |mode| Some(seconds(mode.p50_s))),
     ("p99", |mode| Some(seconds(mode.p99_s))),
@@ -22,10 +23,16 @@ const COLUMNS: [Column; 14] = [
     ("origin GETs", |mode| Some(mode.origin_gets.to_string())),
     ("between zones", |mode| (mode.cross_zone_bytes > 0).then(|| size(mode.cross_zone_bytes))),
     ("CPU per GiB", |mode| mode.cpu_s_per_gib.map(seconds)),
-    ("processors busy", |mode| mode.busy.map(|busy| format!("{:.0} %", busy * 100.0))),
+    ("processors busy", |mode| mode.busy.map(percent)),
+    ("in the busiest second", |mode| mode.busy_most.map(percent)),
+    ("part of the time above 85 %", |mode| mode.saturated.map(percent)),
     ("a daemon's memory", |mode| mode.rss_anon_peak.map(size)),
     ("the scheduler's", |mode| mode.scheduler_rss_anon_peak.map(size)),
 ];
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
 
 /// Modes are columns: there are fewer of them than figures, and they are what one compares.
 pub(super) fn table(modes: &[Mode]) -> String {

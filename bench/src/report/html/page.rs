@@ -14,13 +14,14 @@ const MAIN: &str = "shoal";
 const WITHOUT: &str = "direct";
 
 pub(in crate::report) fn page(report: &Report, changes: &[Change]) -> String {
-    let kind = match report.kind {
-        Kind::Cluster => "Cluster benchmark",
-        Kind::Sim => "Simulation",
+    let (kind, reading) = match report.kind {
+        Kind::Cluster => ("Cluster benchmark", READING),
+        Kind::Sim => ("Simulation", READING_SIMULATED),
     };
     let main = report.modes.iter().find(|mode| mode.name == MAIN).or(report.modes.first());
     let (headline, tiles) = main.map(|mode| (headline(mode), tiles(mode, &report.modes))).unwrap_or_default();
     let sections = [
+        broken(&report.broken),
         notes(&report.notes),
         comparison(changes),
         section(
@@ -35,12 +36,17 @@ pub(in crate::report) fn page(report: &Report, changes: &[Change]) -> String {
         ),
         section(
             "Where the bytes came from",
-            "What all nodes together had received, counted on their links.",
+            "What the origin had sent, and what all nodes together had from each other, or from the cache. Counted on the \
+             links.",
             &traffic::figures(&report.modes),
         ),
         section("All figures", "", &figures::table(&report.modes)),
-        section("What was measured", "", &settings(&report.settings, &report.command)),
-        READING.to_owned(),
+        section(
+            "What was measured",
+            "",
+            &settings(&[report.settings.as_slice(), &report.facts].concat(), &report.command),
+        ),
+        reading.to_owned(),
     ];
     shell(kind, &headline, &tiles, &sections.concat())
 }
@@ -57,11 +63,14 @@ pub(crate) fn shell(kind: &str, headline: &str, tiles: &str, sections: &str) -> 
 }
 
 const READING: &str = include_str!("reading.html");
+const READING_SIMULATED: &str = include_str!("reading_simulated.html");
 
 fn headline(mode: &Mode) -> String {
-    let nodes = mode.nodes;
-    let (bytes, last) = (size(mode.new_bytes.max(mode.image_bytes)), seconds(mode.last_s));
-    format!("{nodes} nodes pull a {bytes} image in {last}")
+    let (nodes, bytes) = (mode.nodes, size(mode.image_bytes));
+    match mode.unfinished {
+        0 => format!("{nodes} nodes pull a {bytes} image in {}", seconds(mode.last_s)),
+        unfinished => format!("{unfinished} of {nodes} nodes never get a {bytes} image"),
+    }
 }
 
 /// The figures that matter most, large.
@@ -72,7 +81,9 @@ fn tiles(mode: &Mode, modes: &[Mode]) -> String {
         tiles.push((format!("{ratio:.2} ×"), format!("the {bound} that the links allow at best")));
     }
     let without = modes.iter().find(|other| other.name == WITHOUT && other.name != mode.name);
-    if let Some(without) = without.filter(|_| mode.last_s > 0.0) {
+    // A time that measured the processors is no measure of how much faster.
+    let claimed = |mode: &Mode| mode.last_s > 0.0 && mode.ratio.is_some();
+    if let Some(without) = without.filter(|without| claimed(without) && claimed(mode)) {
         let times = without.last_s / mode.last_s;
         let last = seconds(without.last_s);
         tiles.push((format!("{times:.1} ×"), format!("faster than from the registry, which takes {last}")));
@@ -102,6 +113,10 @@ pub(crate) fn section(title: &str, text: &str, content: &str) -> String {
     format!("<section><h2>{title}</h2>{text}{content}</section>")
 }
 
+fn broken(broken: &[String]) -> String {
+    broken.iter().map(|what| format!("<p class=\"note broken\"><b>Broken</b> {}</p>", escape(what))).collect()
+}
+
 pub(crate) fn notes(notes: &[String]) -> String {
     notes.iter().map(|note| format!("<p class=note><b>Note</b> {}</p>", escape(note))).collect()
 }
@@ -129,4 +144,39 @@ pub(crate) fn settings(settings: &[(String, String)], command: &str) -> String {
         let _ = write!(html, "<dt>command</dt><dd><code>{}</code></dd>", escape(command));
     }
     html + "</dl>"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(shoal: Mode) -> Report {
+        let direct = Mode { name: WITHOUT.to_owned(), ..Mode::timed(10.0, vec![40.0], 0, 60.0) };
+        Report {
+            kind: Kind::Cluster,
+            command: String::new(),
+            settings: Vec::new(),
+            facts: Vec::new(),
+            notes: Vec::new(),
+            broken: Vec::new(),
+            modes: vec![direct, Mode { name: MAIN.to_owned(), image_bytes: 1 << 20, ..shoal }],
+        }
+    }
+
+    #[test]
+    fn no_ratio_is_claimed_of_a_mode_that_has_none() {
+        let shoal = Mode::timed(10.0, vec![20.0], 0, 60.0);
+        let html = page(&report(shoal.clone()), &[]);
+        assert!(html.contains("2.0 ×") && html.contains("faster than from the registry"));
+        let html = page(&report(Mode { ratio: None, ..shoal }), &[]);
+        assert!(html.contains("no ratio claimed") && !html.contains("faster than from the registry"));
+    }
+
+    #[test]
+    fn nodes_that_never_finish_are_the_headline() {
+        let unfinished = report(Mode::timed(10.0, vec![20.0], 2, 60.0));
+        let html = page(&Report { broken: vec!["<why>".to_owned()], ..unfinished }, &[]);
+        assert!(html.contains("<h1>2 of 3 nodes never get a 1.0 MiB image</h1>"), "{html}");
+        assert!(html.contains("2 of 3 unfinished") && html.contains("&lt;why&gt;"), "{html}");
+    }
 }

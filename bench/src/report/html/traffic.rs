@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 
 use super::axis::{Frame, byte_unit};
-use super::text::{escape, seconds, size};
+use super::text::{escape, size};
 use crate::report::model::{Mode, Sample};
 
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 220.0;
 const POINTS: usize = 200;
+/// The part of all bytes below which they are what any network says to itself.
+const WORTH_TELLING: f64 = 0.001;
 
 pub(super) fn figures(modes: &[Mode]) -> String {
     let plots: String = modes.iter().filter(|mode| mode.traffic.len() > 1).map(plot).collect();
@@ -52,13 +54,14 @@ fn plot(mode: &Mode) -> String {
         let _ = write!(svg, "<path class=\"curve zones\" d=\"M{}\" />", points.join("L"));
     }
     let title = escape(&mode.name);
+    let mut sources = format!("{} from the origin", size(end.origin_bytes));
+    if end.peer_bytes as f64 > total(&end) * WORTH_TELLING {
+        let _ = write!(sources, ", {} from elsewhere", size(end.peer_bytes));
+    }
     format!(
-        "<figure><figcaption><b>{title}</b> {} from the origin, {} from elsewhere, in {}</figcaption>\
+        "<figure><figcaption><b>{title}</b> {sources}</figcaption>\
          <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=img aria-label=\"Bytes by source over time: {title}\">{svg}</svg>\
-         </figure>",
-        size(end.origin_bytes),
-        size(end.peer_bytes),
-        seconds(end.at_s)
+         </figure>"
     )
 }
 
