@@ -130,10 +130,10 @@ impl Ranges {
 
     /// Whom to ask, in this order: members that may have it, the origin, those whose bytes were wrong.
     async fn candidates(&self, layer: &Wanted, part: Part, wrong: &[u64]) -> Vec<Candidate> {
-        let holders = self.holders(layer).await.into_iter();
-        let (mut first, last): (Vec<PeerInfo>, Vec<PeerInfo>) =
-            holders.partition(|holder| !wrong.contains(&source_of(holder.node)));
-        fastrand::shuffle(&mut first);
+        let mut holders = self.holders(layer).await;
+        fastrand::shuffle(&mut holders);
+        let (first, last): (Vec<PeerInfo>, Vec<PeerInfo>) =
+            holders.into_iter().partition(|holder| !wrong.contains(&source_of(holder.node)));
         let origin = (part == Part::Layer).then_some(Candidate::Origin);
         let members = |members: Vec<PeerInfo>| members.into_iter().map(Candidate::Member);
         members(first).chain(origin).chain(members(last)).collect()

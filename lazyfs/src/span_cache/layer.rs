@@ -6,22 +6,20 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, try_join_all};
 use shoal_proto::Digest;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::error::{FillError, ReadError};
 use super::metrics::Metrics;
-use super::shelf::Shelf;
+use super::span_fetch::SpanFetch;
 use super::stored::{Judgement, Stored};
-use super::{MAX_WRONG, Patience, retry};
+use super::surroundings::Surroundings;
+use crate::VerifiedSpan;
 use crate::index::{IndexId, LayerIndex, SpanIndex};
-use crate::source::{LayerSource, SourceError, Urgency};
-use crate::{SpanError, VerifiedSpan};
+use crate::source::{SourceError, Urgency};
 
 #[cfg(test)]
 mod failed_syncs;
@@ -46,33 +44,6 @@ struct Fetch {
 struct Fetches {
     begun: u64,
     running: HashMap<SpanIndex, Fetch>,
-}
-
-/// What all layers of a cache have in common.
-#[derive(Clone, Debug)]
-pub(super) struct Surroundings {
-    pub(super) runtime: Handle,
-    pub(super) source: Arc<dyn LayerSource>,
-    pub(super) patience: Patience,
-    pub(super) shelf: Arc<Shelf>,
-    pub(super) metrics: Arc<Metrics>,
-}
-
-impl Surroundings {
-    /// Bytes from the source, asked for until the deadline.
-    pub(super) async fn fetch<F>(
-        &self,
-        layer: &Digest,
-        deadline: Instant,
-        ask: impl FnMut() -> F,
-    ) -> Result<Bytes, SourceError>
-    where
-        F: Future<Output = Result<Bytes, SourceError>>,
-    {
-        let bytes = retry::until(deadline, SourceError::Unavailable(*layer), ask).await?;
-        self.metrics.received(bytes.len());
-        Ok(bytes)
-    }
 }
 
 #[derive(Debug)]
@@ -323,46 +294,18 @@ impl Layer {
         }
     }
 
-    async fn obtain(self: &Arc<Self>, span: SpanIndex, urgency: Urgency) -> Fetched {
+    async fn obtain(&self, span: SpanIndex, urgency: Urgency) -> Fetched {
         if let Some(stored) = self.stored_span(span).await {
             self.around.metrics.found_on_disk();
             return Ok(stored);
         }
         let deadline = Instant::now() + self.around.patience.deadline;
-        let unavailable = || self.unavailable(span);
+        let unavailable = || SourceError::Unavailable(*self.digest());
+        let unavailable = || ReadError::Source { span: span.0, error: unavailable() };
         let permits = if urgency == Urgency::Demand { &self.demand } else { &self.ahead };
         let permit = tokio::time::timeout_at(deadline, permits.acquire()).await;
         let _permit = permit.map_err(|_| unavailable())?.map_err(|_| unavailable())?;
-        let (mut compressed, mut window) = (None, None);
-        for wrong in 1.. {
-            // Only what was wrong is asked for again: who gave it comes last then.
-            let fetch = futures_util::future::try_join(
-                self.compressed(span, compressed.take(), urgency, deadline),
-                self.window(span, window.take(), urgency, deadline),
-            );
-            let (bytes, reference) =
-                fetch.await.map_err(|error| ReadError::Source { span: span.0, error })?;
-            let decoded = self.decode(span, &bytes, &reference).await;
-            if matches!(decoded, Err(ReadError::Span { .. })) {
-                self.around.metrics.was_wrong();
-            }
-            match decoded {
-                Err(ReadError::Span { error, .. }) if wrong < MAX_WRONG => {
-                    tracing::warn!(layer = %self.digest(), %error, "asking again");
-                    // A window is checked by itself, and before it is used.
-                    match error {
-                        SpanError::Window(_) => compressed = Some(bytes),
-                        _ => window = Some(reference),
-                    }
-                }
-                Err(error) => return Err(error),
-                Ok(decoded) => {
-                    self.around.metrics.fetched(urgency);
-                    return Ok(decoded);
-                }
-            }
-        }
-        Err(unavailable())
+        SpanFetch { stored: &self.stored, around: &self.around, span, urgency, deadline }.run().await
     }
 
     /// The span from this disk, if it is said to be there and is right.
@@ -377,55 +320,6 @@ impl Layer {
             stored.read(span).inspect(|_| stored.map.found(span, failed_syncs))
         });
         read.await.ok().flatten()
-    }
-
-    /// The span's compressed bytes, unless they are `known`.
-    async fn compressed(
-        &self,
-        span: SpanIndex,
-        known: Option<Bytes>,
-        urgency: Urgency,
-        deadline: Instant,
-    ) -> Result<Bytes, SourceError> {
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let range = self.index().spans.compressed_range(span).unwrap_or_default();
-        let ask = || self.around.source.layer(self.digest(), range.clone(), urgency);
-        self.around.fetch(self.digest(), deadline, ask).await
-    }
-
-    /// The span's window, unless it is `known`.
-    async fn window(
-        &self,
-        span: SpanIndex,
-        known: Option<Bytes>,
-        urgency: Urgency,
-        deadline: Instant,
-    ) -> Result<Bytes, SourceError> {
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let Some(range) = self.stored.head.window_range(span) else { return Ok(Bytes::new()) };
-        let ask = || self.around.source.index(self.digest(), range.clone(), urgency);
-        self.around.fetch(self.digest(), deadline, ask).await
-    }
-
-    async fn decode(&self, span: SpanIndex, compressed: &Bytes, window: &Bytes) -> Fetched {
-        let (stored, shelf) = (self.stored.clone(), self.around.shelf.clone());
-        let (compressed, window) = (compressed.clone(), window.clone());
-        let decoded = tokio::task::spawn_blocking(move || {
-            let decoded = VerifiedSpan::decode(stored.index(), span, &compressed, &window);
-            let decoded = decoded.map_err(|error| ReadError::Span { layer: *stored.digest(), error })?;
-            stored.write(&decoded);
-            shelf.wrote(decoded.bytes().len());
-            Ok(decoded)
-        });
-        decoded.await.unwrap_or(Err(ReadError::ShutDown { layer: *self.digest() }))
-    }
-
-    fn unavailable(&self, span: SpanIndex) -> ReadError {
-        ReadError::Source { span: span.0, error: SourceError::Unavailable(*self.digest()) }
     }
 
     fn disk(&self, error: io::Error) -> ReadError {
