@@ -9,6 +9,7 @@ use shoal_proto::message::{Part, RangeRequest};
 use shoal_proto::{Digest, IndexClaim, NodeId, SignedIndexClaim, SwarmId};
 use shoal_store::{IndexFact, Store};
 use shoal_transport::FetchedChunk;
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::ranges::Ranges;
@@ -131,7 +132,7 @@ impl Claims {
             .map(|holder| async move {
                 let len = SignedIndexClaim::LEN as u64;
                 let request = RangeRequest { swarm: swarm.clone(), part: Part::Claim, range: 0..len };
-                (holder.node, self.ranges.ask(&holder, request).await)
+                (holder.node, self.ranges.ask(&holder, request, watch::Sender::default()).await)
             })
             .collect();
         let (mut answered, mut claims) = (false, Vec::<IndexClaim>::new());

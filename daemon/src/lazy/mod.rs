@@ -7,6 +7,7 @@
 mod build;
 mod claims;
 mod gate;
+mod hedge;
 mod holders;
 mod images;
 mod indexer;
