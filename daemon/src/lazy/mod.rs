@@ -7,6 +7,7 @@
 mod build;
 mod claims;
 mod gate;
+mod gone_layers;
 mod hedge;
 mod holders;
 mod images;
@@ -19,9 +20,10 @@ mod requests;
 mod socket;
 
 pub(crate) use claims::Claims;
+pub(crate) use gone_layers::follow_layers;
 pub(crate) use holders::Holders;
 pub(crate) use images::Images;
-pub(crate) use indexer::{Indexer, follow_layers};
+pub(crate) use indexer::Indexer;
 pub(crate) use peers::PeerServer;
 pub(crate) use ranges::{OriginParts, Ranges};
 pub(crate) use reports::Reports;
