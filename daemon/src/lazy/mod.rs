@@ -4,6 +4,7 @@
 //! What is absent here: decoding. Bytes of a range that came from elsewhere are handed on as they are, to who can
 //! check them against the index; they are never stored, and never served to another member.
 
+mod budget;
 mod build;
 mod claims;
 mod gate;
