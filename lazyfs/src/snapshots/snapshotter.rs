@@ -27,6 +27,10 @@ pub struct Snapshotter {
     ledger: Arc<Ledger>,
 }
 
+fn borrows(snapshot: &Snapshot) -> bool {
+    snapshot.layer.as_ref().is_some_and(ShownLayer::borrows)
+}
+
 impl Snapshotter {
     /// Opens the state, removes what a crash left over, and shows again what was shown. `link` leads to the node.
     /// Waits 20 s for another process to leave the state. Call it in a tokio runtime.
@@ -224,10 +228,19 @@ impl Snapshotter {
         let own = self.clone();
         blocking(move || {
             let mut rows = own.ledger.rows_blocking();
-            // Somebody else may have been faster; or removed what lies below.
-            if rows.get(&target).is_none() && has_place(&rows, &snapshot.parent) {
-                let id = rows.new_id();
-                rows.apply(vec![new(target.clone(), Snapshot { id, ..snapshot.clone() })?])?;
+            match rows.get(&target) {
+                // Unless somebody removed what lies below.
+                None if has_place(&rows, &snapshot.parent) => {
+                    let id = rows.new_id();
+                    rows.apply(vec![new(target.clone(), Snapshot { id, ..snapshot.clone() })?])?;
+                }
+                // What anybody may read through one image is not to depend on another one's credentials.
+                Some(found) if borrows(found) && !borrows(&snapshot) => {
+                    let layer = snapshot.layer.clone();
+                    let better = Snapshot { layer, ..found.clone() };
+                    rows.apply(vec![(target.clone(), Some(better))])?;
+                }
+                _ => {}
             }
             let found = rows.get(&target);
             Ok(found.is_some_and(|found| found.parent == snapshot.parent && found.kind() == Kind::Committed))

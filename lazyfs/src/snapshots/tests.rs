@@ -1,4 +1,7 @@
-//! Snapshots as containerd uses them, without a node: nothing can be shown, so all are folders.
+//! Snapshots as containerd uses them. Here there is no node: nothing can be shown, so all are folders.
+
+mod node;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +15,7 @@ use super::api::Mount;
 use super::filter::Filters;
 use super::lazy::TARGET;
 use super::rows::Kind;
-use super::{Places, Policy, SnapshotError, Snapshotter};
+use super::{Fill, Places, Policy, SnapshotError, Snapshotter};
 use crate::link::Link;
 
 async fn open(folder: &TempDir) -> Arc<Snapshotter> {
