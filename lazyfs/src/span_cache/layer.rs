@@ -119,14 +119,14 @@ impl Layer {
 
     /// Fills `out` with bytes of the tar if all of them are on this disk and known to be right; says whether they
     /// are. Asks nobody. Blocks as long as this disk does.
-    pub fn read_local(&self, start: u64, out: &mut [u8]) -> io::Result<bool> {
+    pub fn read_local(&self, start: u64, out: &mut [u8]) -> Result<bool, ReadError> {
         if self.is_revoked() {
-            return Err(io::Error::other(ReadError::Revoked { layer: *self.digest() }));
+            return Err(ReadError::Revoked { layer: *self.digest() });
         }
         let range = start..start.saturating_add(out.len() as u64);
         let local = self.index().spans.covering(range).all(|span| self.stored.map.is_checked(span));
         if local {
-            self.stored.tar.read_exact_at(out, start)?;
+            self.stored.tar.read_exact_at(out, start).map_err(|error| self.disk(error))?;
         }
         Ok(local)
     }
