@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use shoal_proto::Digest;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -13,6 +13,7 @@ use super::connection::{self, Call, Event};
 use super::messages::{Answer, Ask, ImageInfo, ImageRef, Report};
 use super::source::Came;
 use super::{Image, LinkError, UNDER_WAY};
+use crate::lock::lock;
 use crate::source::ClaimedIndex;
 
 /// Through which image a layer is read, and which index it has: what must be known of it after a restart.
@@ -44,10 +45,6 @@ impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells the connection that nobody waits any more, wherever the wait ends.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, try_join_all};
@@ -19,6 +19,7 @@ use super::stored::{Judgement, Stored};
 use super::surroundings::Surroundings;
 use crate::VerifiedSpan;
 use crate::index::{IndexId, LayerIndex, SpanIndex};
+use crate::lock::lock;
 use crate::source::{SourceError, Urgency};
 
 #[cfg(test)]
@@ -114,7 +115,7 @@ impl Layer {
 
     /// When a reader last had to wait for something that was not here.
     pub fn last_demand(&self) -> Option<Instant> {
-        *self.last_demand.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.last_demand)
     }
 
     /// Fills `out` with bytes of the tar if all of them are on this disk and known to be right; says whether they
@@ -258,9 +259,9 @@ impl Layer {
     /// read ahead is not so far behind.
     fn span(self: &Arc<Self>, span: SpanIndex, urgency: Urgency) -> Shared<BoxFuture<'static, Fetched>> {
         if urgency == Urgency::Demand {
-            *self.last_demand.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *lock(&self.last_demand) = Some(Instant::now());
         }
-        let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetches = lock(&self.fetches);
         if let Some(running) = fetches.running.get(&span)
             && running.urgency >= urgency.min(Urgency::Prefetch)
         {
@@ -288,7 +289,7 @@ impl Layer {
     }
 
     fn finished(&self, span: SpanIndex, number: u64) {
-        let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetches = lock(&self.fetches);
         if fetches.running.get(&span).is_some_and(|fetch| fetch.number == number) {
             fetches.running.remove(&span);
         }
