@@ -169,7 +169,8 @@ impl Node {
             ..QuicConfig::new(config.peers_listen)
         };
         let (events, link_events) = mpsc::channel(LINK_EVENTS);
-        let endpoint = QuicEndpoint::bind(quic, &tls, Arc::new(PeerServer::new(server)), events)?;
+        let endpoint =
+            QuicEndpoint::bind(quic, &tls, Arc::new(PeerServer::new(server, indexer.clone())), events)?;
         let peers_address = endpoint.local_addr();
         let advertised = config.advertise;
         let addresses = if advertised.is_empty() { vec![peers_address] } else { advertised };
@@ -192,7 +193,7 @@ impl Node {
             metrics: metrics.clone(),
             memory: Arc::new(Semaphore::new(memory_permits(config.limits.memory))),
             unreachable: unreachable.clone(),
-            indexer,
+            indexer: indexer.clone(),
         };
         let driver = Driver::new(parts, machine, tracker.clone());
         let scheduler_urls: Arc<[String]> = config.scheduler_urls.clone().into();
@@ -211,7 +212,7 @@ impl Node {
         let holders = Holders::new(queries.clone(), swarm.clone(), bulk.clone());
         let origin = OriginParts { origins: origins.clone(), limit: origin_limit.clone() };
         let ranges = Ranges::new(store.clone(), bulk.clone(), holders, origin, metrics.clone());
-        let claims = Claims::new(store.clone(), ranges.clone(), config.lazy.index_trust);
+        let claims = Claims::new(store.clone(), ranges.clone(), config.lazy.index_trust, indexer);
 
         let through = PassThrough::new(origins.clone(), origin_limit);
         let blobs = BlobService::new(store.clone(), swarm.clone(), budget, metrics.clone(), through);

@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use shoal_proto::Digest;
+
 use crate::span_cache::Layer;
 use crate::tree::{IMPLIED_META, Kind, Meta, Node, NodeIndex, Tree, Xattr};
 
@@ -23,6 +25,14 @@ type Inherited = HashMap<NodeIndex, FolderMeta>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the layer's folders cannot be found in the layers below with reasonable effort")]
 pub struct TooMuchWork;
+
+/// What a layer and those below it are called together (OCI image specification, "Layer ChainID"); `below` is that of the
+/// layer right below, which the lowest one has none of.
+pub fn chain_id(below: Option<&Digest>, diff_id: &Digest) -> Digest {
+    let Some(below) = below else { return *diff_id };
+    let hash = ring::digest::digest(&ring::digest::SHA256, format!("{below} {diff_id}").as_bytes());
+    Digest::sha256(hash.as_ref().try_into().unwrap_or_default())
+}
 
 /// A layer in its place in an image.
 #[derive(Debug)]

@@ -1,12 +1,13 @@
 //! Makes layers whole when nobody waits for anything else, and then checks what their indexes say.
 
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
+use crate::lock::lock;
 use crate::source::SourceError;
 use crate::span_cache::{FillError, Layer, ReadError};
 
@@ -57,7 +58,7 @@ impl FillRate {
     fn take(&self, bytes: u64) -> Instant {
         let now = Instant::now();
         let Some(limit) = self.limit else { return now };
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = lock(&self.next);
         let at = next.map_or(now, |next| next.max(now));
         // A span has at most some MiB.
         let nanos = bytes.saturating_mul(1_000_000_000) / limit;

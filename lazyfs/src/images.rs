@@ -5,7 +5,7 @@ mod table;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::try_join_all;
 use futures_util::{StreamExt as _, stream};
@@ -14,6 +14,7 @@ use shoal_proto::Digest;
 use crate::chain::{PlacedLayer, TooMuchWork};
 use crate::fs::{LazyFs, SlotNumber};
 use crate::index::IndexId;
+use crate::lock::lock;
 use crate::source::LayerSource;
 use crate::span_cache::{CacheError, Layer, Patience, SpanCache};
 use table::{Place, SlotTable};
@@ -196,10 +197,6 @@ fn place(parent: Option<Arc<PlacedLayer>>, layer: Arc<Layer>) -> Result<Arc<Plac
     let digest = *layer.digest();
     let placed = PlacedLayer::over(parent, layer);
     placed.map(Arc::new).map_err(|error| ImageError::Chain { layer: digest, error })
-}
-
-fn lock(table: &Mutex<SlotTable>) -> MutexGuard<'_, SlotTable> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn blocking<T: Send + 'static>(

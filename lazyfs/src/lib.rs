@@ -10,6 +10,7 @@ pub mod images;
 pub mod index;
 mod inflate;
 pub mod link;
+mod lock;
 pub mod overlay;
 pub mod snapshots;
 pub mod source;

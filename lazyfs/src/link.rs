@@ -7,15 +7,19 @@
 mod authorization;
 mod client;
 mod connection;
+mod error;
 mod frames;
+mod image;
 pub mod messages;
-mod tried;
+mod source;
 
 pub use authorization::Authorization;
-pub use client::{Image, Layer, Link, LinkError, Served};
+pub use client::{Link, Served};
+pub use error::LinkError;
 pub use frames::{
     FrameError, FrameReader, FrameWriter, MAX_REQUEST, client_frames, receive, send, server_frames,
 };
+pub use image::{Image, Layer};
 
 /// Requests under way on one connection, at most: as many as there are readers that wait at once, and some.
 pub const UNDER_WAY: usize = 256;

@@ -13,6 +13,7 @@ mod error;
 mod filter;
 mod folders;
 mod lazy;
+mod ledger;
 mod mounts;
 mod policy;
 mod report;
@@ -29,7 +30,8 @@ mod api {
 
 pub use error::SnapshotError;
 pub use filter::FilterError;
+pub use ledger::{OpenError, Places};
 pub use policy::{Fill, Pattern, PatternError, Policy};
 pub use rows::RowsError;
 pub use service::serve;
-pub use snapshotter::{OpenError, Places, Snapshotter};
+pub use snapshotter::Snapshotter;

@@ -39,6 +39,27 @@ pub enum SourceError {
     Refused(Digest),
 }
 
+/// Who gave bytes, as a number that tells it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Giver(pub u64);
+
+/// Bytes that nobody has checked yet, and who gave them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    pub bytes: Bytes,
+    pub from: Giver,
+}
+
+impl Given {
+    /// Of a source that asks nobody else.
+    pub fn by_itself(bytes: Bytes) -> Self {
+        Self { bytes, from: Giver(0) }
+    }
+}
+
+/// What a source answers, later.
+pub type Giving<'a> = BoxFuture<'a, Result<Given, SourceError>>;
+
 /// Which index a layer has, as somebody said whom this node trusts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimedIndex {
@@ -48,9 +69,10 @@ pub struct ClaimedIndex {
     pub len: u64,
 }
 
-/// Serves ranges of at most [`MAX_RANGE`] bytes. Both calls answer with exactly the bytes asked for, or an error; a caller that loses interest
-/// drops the future. What comes is checked by whoever asked: of an index that it is the claimed one, of a layer what
-/// its bytes decode to.
+/// Serves ranges of at most [`MAX_RANGE`] bytes. Both calls answer with exactly the bytes asked for, or an error; a
+/// caller that loses interest drops the future. What comes is checked by whoever asked: of an index that it is the
+/// claimed one, of a layer what its bytes decode to. Those in `wrong` gave bytes for this very range that did not hold:
+/// they come last. That a range is asked for again says nothing against who gave it: a disk may have lost it.
 pub trait LayerSource: fmt::Debug + Send + Sync + 'static {
     /// The index that a layer must have. `None` where the source makes its indexes itself, or knows nothing of the
     /// layer.
@@ -59,13 +81,14 @@ pub trait LayerSource: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Bytes of the layer's index file, as [`Header`](crate::index::Header) describes it. All calls for one layer
-    /// are about one and the same file, the claimed one. Who asks for a range again was given wrong bytes before.
+    /// are about one and the same file, the claimed one.
     fn index<'a>(
         &'a self,
         layer: &'a Digest,
         range: Range<u64>,
         urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>>;
+        wrong: &'a [Giver],
+    ) -> Giving<'a>;
 
     /// Bytes of the layer itself, compressed as it is.
     fn layer<'a>(
@@ -73,7 +96,8 @@ pub trait LayerSource: fmt::Debug + Send + Sync + 'static {
         layer: &'a Digest,
         range: Range<u64>,
         urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>>;
+        wrong: &'a [Giver],
+    ) -> Giving<'a>;
 
     /// The index of a layer names another DiffID or other files than the layer's tar has. Who made it is not to be trusted. Called
     /// once, when this was found; a source that trusts nobody's indexes but its own has nothing to do.

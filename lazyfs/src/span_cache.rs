@@ -17,7 +17,9 @@ mod map;
 mod metrics;
 mod retry;
 mod shelf;
+mod span_fetch;
 mod stored;
+mod surroundings;
 mod verdict;
 
 use std::fs::{DirBuilder, File};
@@ -32,9 +34,9 @@ use tokio::time::Instant;
 
 use crate::source::LayerSource;
 use head::HeadFetch;
-use layer::Surroundings;
 use shelf::Shelf;
 use stored::Stored;
+use surroundings::Surroundings;
 
 pub use error::{CacheError, FillError, ReadError};
 pub use layer::Layer;

@@ -15,7 +15,7 @@ use shoal_lazyfs::link::{
     FrameReader, FrameWriter, Link, LinkError, MAX_REQUEST, Served, client_frames, receive, send,
     server_frames,
 };
-use shoal_lazyfs::source::{ClaimedIndex, LayerSource, SourceError, Urgency};
+use shoal_lazyfs::source::{ClaimedIndex, Given, Giver, LayerSource, SourceError, Urgency};
 use shoal_proto::Digest;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
@@ -79,7 +79,7 @@ async fn what_is_under_way_is_asked_again_of_the_next_daemon() {
     // Nobody listens yet.
     let waiting = tokio::spawn({
         let link = link.clone();
-        async move { link.layer(&layer(), 3..7, Urgency::Demand).await }
+        async move { link.layer(&layer(), 3..7, Urgency::Demand, &[]).await }
     });
     for _ in 0..2 {
         let daemon = Daemon::at(&path);
@@ -92,26 +92,34 @@ async fn what_is_under_way_is_asked_again_of_the_next_daemon() {
     let (mut reader, mut writer) = daemon.greeted().await;
     let (id, _) = asked(&mut reader).await;
     give(&mut writer, id, b"abcd", 0).await;
-    assert_eq!(waiting.await.unwrap().unwrap(), "abcd");
+    assert_eq!(waiting.await.unwrap().unwrap().bytes, "abcd");
 }
 
 #[tokio::test]
-async fn who_asks_again_names_whose_bytes_were_wrong_and_who_stops_waiting_says_so() {
+async fn who_was_given_wrong_bytes_names_whose_they_were_and_who_only_asks_again_names_nobody() {
     let (_dir, path) = socket();
     let daemon = Daemon::at(&path);
     let link = link(&path);
-    let ask = || {
+    let ask = |wrong: &'static [Giver]| {
         let link = link.clone();
-        tokio::spawn(async move { link.index(&layer(), 0..2, Urgency::Prefetch).await })
+        tokio::spawn(async move { link.index(&layer(), 0..2, Urgency::Prefetch, wrong).await })
     };
-    let first = ask();
+    let first = ask(&[]);
     let (mut reader, mut writer) = daemon.greeted().await;
     let (id, range) = asked(&mut reader).await;
     assert_eq!((range.wrong, range.index), (vec![], Some(Digest::sha256([2; 32]).to_string())));
     give(&mut writer, id, b"xx", 77).await;
-    assert_eq!(first.await.unwrap().unwrap(), "xx");
+    let given = first.await.unwrap().unwrap();
+    assert_eq!(given, Given { bytes: "xx".into(), from: Giver(77) });
 
-    let second = ask();
+    // The disk was full, or what came was evicted: that is nobody's fault.
+    let again = ask(&[]);
+    let (id, range) = asked(&mut reader).await;
+    assert_eq!(range.wrong, [0; 0]);
+    give(&mut writer, id, b"xx", 77).await;
+    again.await.unwrap().unwrap();
+
+    let second = ask(&[Giver(77)]);
     let (id, range) = asked(&mut reader).await;
     assert_eq!(range.wrong, [77]);
     second.abort();
@@ -119,10 +127,10 @@ async fn who_asks_again_names_whose_bytes_were_wrong_and_who_stops_waiting_says_
     assert!(matches!(cancelled, Request { id: of, ask: Some(Ask::Cancel(_)) } if of == id), "{cancelled:?}");
     // Too late, and for nobody.
     give(&mut writer, id, b"yy", 78).await;
-    let third = ask();
+    let third = ask(&[]);
     let (id, _) = asked(&mut reader).await;
     give(&mut writer, id, b"zz", 79).await;
-    assert_eq!(third.await.unwrap().unwrap(), "zz");
+    assert_eq!(third.await.unwrap().unwrap().bytes, "zz");
 }
 
 #[tokio::test]
@@ -132,7 +140,7 @@ async fn failures_and_answers_that_make_no_sense_are_errors() {
     let link = link(&path);
     let read = || {
         let link = link.clone();
-        tokio::spawn(async move { link.layer(&layer(), 0..4, Urgency::Fill).await })
+        tokio::spawn(async move { link.layer(&layer(), 0..4, Urgency::Fill, &[]).await })
     };
     let first = read();
     let (mut reader, mut writer) = daemon.greeted().await;
@@ -151,7 +159,7 @@ async fn failures_and_answers_that_make_no_sense_are_errors() {
         assert_eq!(reading.await.unwrap(), Err(error));
     }
     let unknown = Digest::sha256([9; 32]);
-    assert_eq!(link.layer(&unknown, 0..1, Urgency::Demand).await, Err(SourceError::Refused(unknown)));
+    assert_eq!(link.layer(&unknown, 0..1, Urgency::Demand, &[]).await, Err(SourceError::Refused(unknown)));
     let resolving = tokio::spawn(async move { link.resolve("app", None).await });
     let Some(Request { id, ask: Some(Ask::Resolve(_)) }) = receive(&mut reader).await.unwrap() else {
         panic!("no request to resolve")
@@ -165,7 +173,7 @@ async fn a_daemon_that_sends_garbage_or_another_version_is_left_and_called_again
     let (_dir, path) = socket();
     let daemon = Daemon::at(&path);
     let link = link(&path);
-    let reading = tokio::spawn(async move { link.layer(&layer(), 0..4, Urgency::Demand).await });
+    let reading = tokio::spawn(async move { link.layer(&layer(), 0..4, Urgency::Demand, &[]).await });
     let mut garbage = daemon.listener.accept().await.unwrap().0;
     garbage.write_all(&[0xff; 64]).await.unwrap();
     let (mut reader, mut writer) = server_frames(daemon.listener.accept().await.unwrap().0);
@@ -175,7 +183,7 @@ async fn a_daemon_that_sends_garbage_or_another_version_is_left_and_called_again
     let (mut reader, mut writer) = daemon.greeted().await;
     let (id, _) = asked(&mut reader).await;
     give(&mut writer, id, b"good", 0).await;
-    assert_eq!(reading.await.unwrap().unwrap(), "good");
+    assert_eq!(reading.await.unwrap().unwrap().bytes, "good");
 }
 
 /// What one side makes of bytes that the other sends.

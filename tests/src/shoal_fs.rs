@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use shoal_proto::Digest;
 use tempfile::TempDir;
 
 use crate::detach::detach_below;
@@ -134,6 +135,14 @@ impl ShoalFs {
     /// Where a layer is shown: those of the first image are numbered from 0, lowest first.
     pub fn layer(&self, number: usize) -> PathBuf {
         self.dir.path().join("m/l").join(number.to_string())
+    }
+
+    /// Bytes of a layer's tar that are on its disk; the tar has no zeros that could be left out.
+    pub fn local_bytes(&self, layer: &Digest) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = layer.to_string().replace(':', "-");
+        let tar = self.dir.path().join("state/cache/layers").join(folder).join("tar");
+        tar.metadata().map_or(0, |tar| 512 * tar.blocks())
     }
 
     /// SIGTERM; returns when it has ended.

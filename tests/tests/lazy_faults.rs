@@ -6,8 +6,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use shoal_tests::{
@@ -34,8 +34,12 @@ struct Case {
 }
 
 impl Case {
-    /// The filesystem's disk has so many bytes, if that is said.
-    async fn start(disk: Option<u64>) -> Option<Self> {
+    async fn start() -> Option<Self> {
+        Self::start_with(None, "").await
+    }
+
+    /// The filesystem's disk has so many bytes, if that is said; both nodes have these tables.
+    async fn start_with(disk: Option<u64>, toml: &str) -> Option<Self> {
         if !available(Needs::CONTAINERS) {
             return None;
         }
@@ -43,7 +47,8 @@ impl Case {
         let programs = programs(&["sh", "cat", "sha256sum"]);
         let image = ImageBuilder::new(21).tar(programs).layer(40 * MIB).build();
         registry.push(&image, REPOSITORY, "v1").await;
-        let cluster = Cluster::builder().nodes(2).registry(NAME, &registry.url()).start().await;
+        let builder = Cluster::builder().nodes(2).registry(NAME, &registry.url());
+        let cluster = builder.toml(toml).start().await;
         cluster.node(0).puller(NAME).pull(REPOSITORY, "v1").await.unwrap();
         cluster.node(0).indexed(2).await;
         let (socket, options) = (cluster.node(1).lazy_socket(), ["--fill", "never"]);
@@ -70,12 +75,30 @@ fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads at random from files of a layer, past the page cache, until it is told to stop. Says how often it did.
-fn read_at_random(layer: PathBuf, files: &[(String, Vec<u8>)], seed: u64, stop: &AtomicBool) -> u64 {
+/// Files that may be read by now, in their order: what lies behind them is asked for later.
+struct Opened(AtomicUsize);
+
+impl Opened {
+    /// Returns once it may be read.
+    async fn wait_for(&self, file: usize) {
+        while self.0.load(Ordering::Relaxed) <= file {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Reads at random from those files of a layer, past the page cache, until it is told to stop. Says how often it did.
+fn read_at_random(
+    layer: PathBuf,
+    files: &[(String, Vec<u8>)],
+    seed: u64,
+    opened: &Opened,
+    stop: &AtomicBool,
+) -> u64 {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut reads = 0;
     while !stop.load(Ordering::Relaxed) {
-        let (path, want) = &files[random.usize(..files.len())];
+        let (path, want) = &files[random.usize(..opened.0.load(Ordering::Relaxed))];
         let file = File::open(layer.join(path)).unwrap();
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         let start = random.usize(..want.len() - READ);
@@ -90,7 +113,10 @@ fn read_at_random(layer: PathBuf, files: &[(String, Vec<u8>)], seed: u64, stop: 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_points_under_load_nobody_sees_an_error() {
-    let Some(mut case) = Case::start(None).await else { return };
+    // So slow that what is opened is not there yet when it kills: it takes a second and more.
+    let Some(mut case) = Case::start_with(None, "[limits]\nupload = \"3MiB\"").await else { return };
+    // It would send in no time what the other node sends slowly.
+    case.registry.stop().await;
     let seed = std::env::var("SHOAL_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
@@ -99,29 +125,51 @@ async fn killed_at_random_points_under_load_nobody_sees_an_error() {
     let mut random = fastrand::Rng::with_seed(seed);
     let files = Arc::new(case.image.files(LARGE));
     let stop = Arc::new(AtomicBool::new(false));
+    let opened = Arc::new(Opened(AtomicUsize::new(1)));
     let readers: Vec<_> = (0..READERS)
         .map(|number| {
             let (layer, files, stop) = (case.fs.layer(LARGE), files.clone(), stop.clone());
-            let seed = seed.wrapping_add(number);
-            std::thread::spawn(move || read_at_random(layer, &files, seed, &stop))
+            let (opened, seed) = (opened.clone(), seed.wrapping_add(number));
+            std::thread::spawn(move || read_at_random(layer, &files, seed, &opened, &stop))
         })
         .collect();
     let mut containers = Vec::new();
     for _ in 0..2 {
-        let (mut container, files) = (FileReader::start(&case.kubelet, REFERENCE), files.clone());
+        let mut container = FileReader::start(&case.kubelet, REFERENCE);
+        let (files, opened) = (files.clone(), opened.clone());
         containers.push(tokio::spawn(async move {
-            for (path, content) in files.iter() {
+            for (number, (path, content)) in files.iter().enumerate() {
+                opened.wait_for(number).await;
                 let answer = container.sum(&format!("/{path}")).await;
                 assert!(answer.starts_with(&sha256(content)), "{answer}");
             }
             container.end().await;
         }));
     }
+    let layer = case.image.here().layers[LARGE].digest;
     // What serves may die five times in a minute; then it is not started any more.
     let mut victims = [true, true, true, true, false, false, false];
     random.shuffle(&mut victims);
-    for serves in victims {
-        tokio::time::sleep(Duration::from_millis(random.u64(..400))).await;
+    assert!(victims.len() < files.len());
+    for (number, serves) in victims.into_iter().enumerate() {
+        opened.0.store(number + 1, Ordering::Relaxed);
+        let bytes: usize = files[..=number].iter().map(|(_, content)| content.len()).sum();
+        // At least: of the spans that are there some lie behind what was opened.
+        let missing = |fs: &ShoalFs| (bytes as u64).saturating_sub(fs.local_bytes(&layer));
+        // Every second time when something came, and more is to come: that of the time before, at least.
+        let before = case.fs.local_bytes(&layer);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while number % 2 == 1 && case.fs.local_bytes(&layer) == before {
+            assert!(Instant::now() < deadline, "nothing comes");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(random.u64(..if number % 2 == 0 { 250 } else { 10 }))).await;
+        let missing = missing(&case.fs);
+        println!(
+            "killing {} with {missing} bytes missing",
+            if serves { "what serves" } else { "the daemon" }
+        );
+        assert!(missing > 0, "nobody waits for anything, so nothing is tested");
         if serves {
             case.fs.kill_server().await;
         } else {
@@ -130,6 +178,7 @@ async fn killed_at_random_points_under_load_nobody_sees_an_error() {
             case.cluster.node_mut(1).start().await;
         }
     }
+    opened.0.store(files.len(), Ordering::Relaxed);
     for container in containers {
         container.await.unwrap();
     }
@@ -142,7 +191,7 @@ async fn killed_at_random_points_under_load_nobody_sees_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_every_holder_gone_a_container_gets_an_error_in_time_and_reads_on_when_one_is_back() {
-    let Some(mut case) = Case::start(None).await else { return };
+    let Some(mut case) = Case::start().await else { return };
     let files = case.image.files(LARGE);
     let mut reader = FileReader::start(&case.kubelet, REFERENCE);
     let (here, missing) = (&files[1], &files[3]);
@@ -150,8 +199,9 @@ async fn with_every_holder_gone_a_container_gets_an_error_in_time_and_reads_on_w
     case.cluster.node_mut(0).kill9().await;
     case.registry.stop().await;
     reader.ask(&format!("/{}", missing.0)).await;
-    // A read gives up after 30 s, and whoever reads a file after its first error.
-    let answer = tokio::time::timeout(Duration::from_secs(60), reader.answer()).await.expect("it is stuck");
+    // A read gives up after 30 s, and whoever reads a file after its first error; the kernel reads ahead first, and
+    // tells nobody of that error.
+    let answer = tokio::time::timeout(Duration::from_secs(90), reader.answer()).await.expect("it is stuck");
     assert_eq!(answer, "failed");
     assert!(reader.sum(&format!("/{}", here.0)).await.starts_with(&sha256(&here.1)), "what is here is read");
     let layer = case.image.here().layers[LARGE].digest.to_string();
@@ -170,7 +220,7 @@ async fn with_every_holder_gone_a_container_gets_an_error_in_time_and_reads_on_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_a_container_reads_all_of_a_larger_image() {
-    let Some(case) = Case::start(Some(16 * MIB)).await else { return };
+    let Some(case) = Case::start_with(Some(16 * MIB), "").await else { return };
     let mut reader = FileReader::start(&case.kubelet, REFERENCE);
     for (path, content) in case.image.files(LARGE) {
         let answer = reader.sum(&format!("/{path}")).await;

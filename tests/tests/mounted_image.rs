@@ -225,7 +225,7 @@ fn told_to_end_before_it_has_mounted_it_leaves_nothing() {
     let case = case();
     let mut process =
         Command::new(shoal_binary()).arg("mount").arg(&case.image).arg(&case.at).spawn().unwrap();
-    let own = PathBuf::from(format!("/var/tmp/shoal-{}-", process.id()));
+    let own = PathBuf::from(format!("/var/tmp/shoal-mount-{}-", process.id()));
     let deadline = Process::readiness_deadline();
     while !is_mounted(&own) {
         assert_eq!(process.try_wait().unwrap(), None);
@@ -237,6 +237,69 @@ fn told_to_end_before_it_has_mounted_it_leaves_nothing() {
     assert!(!is_mounted(&own) && !is_mounted(&case.at));
     let left = fs::read_dir("/var/tmp").unwrap().map(|entry| entry.unwrap().path());
     assert!(left.map(|path| path.display().to_string()).all(|path| !path.starts_with(own.to_str().unwrap())));
+}
+
+/// Folders that a process of this number keeps things in.
+fn kept_by(process: u32) -> usize {
+    let all = fs::read_dir("/var/tmp").unwrap().map(|entry| entry.unwrap().file_name());
+    let own = format!("shoal-mount-{process}-");
+    all.filter(|name| name.to_str().is_some_and(|name| name.starts_with(&own))).count()
+}
+
+#[tokio::test]
+async fn when_the_process_that_mounts_is_killed_the_other_one_unmounts() {
+    if !available(Needs::FUSE) {
+        return;
+    }
+    let case = case();
+    let mut process = mounted(&[&case.image], &case.at, &case.folder.path().join("log")).await;
+    let number = process.pid().unwrap();
+    // Somebody reads on.
+    let large = fs::File::open(case.at.join("large")).unwrap();
+    process.kill9().await;
+    let deadline = Process::readiness_deadline();
+    while is_mounted(&case.at) {
+        assert!(std::time::Instant::now() < deadline, "it stays mounted");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let want = fs::read(case.folder.path().join("made/middle/large")).unwrap();
+    let mut last = vec![0; 5000];
+    large.read_exact_at(&mut last, (want.len() - 5000) as u64).unwrap();
+    assert!(last == want[want.len() - 5000..]);
+    assert_eq!(kept_by(number), 1);
+    drop(large);
+    while kept_by(number) > 0 {
+        assert!(std::time::Instant::now() < deadline, "its folder stays");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_when_both_processes_are_killed_goes_at_the_next_start() {
+    if !available(Needs::FUSE) {
+        return;
+    }
+    let case = case();
+    let mut process = mounted(&[&case.image], &case.at, &case.folder.path().join("log")).await;
+    let (number, server) = (process.pid().unwrap(), server_of(&process).unwrap());
+    let signal = |signal: &str| {
+        assert!(Command::new("kill").args([signal, &server.to_string()]).status().unwrap().success());
+    };
+    signal("-STOP");
+    process.kill9().await;
+    signal("-KILL");
+    let deadline = Process::readiness_deadline();
+    while Path::new(&format!("/proc/{server}/fd/0")).exists() {
+        assert!(std::time::Instant::now() < deadline, "it does not die");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    // Another test may have cleared it by now.
+    let other = case.folder.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let mut next = mounted(&[&case.image], &other, &case.folder.path().join("log of the next")).await;
+    assert!(!is_mounted(&case.at));
+    assert_eq!(kept_by(number), 0);
+    assert!(next.stop().await.success());
 }
 
 /// The process that serves the files of a `shoal mount`: its only child.

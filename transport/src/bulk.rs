@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use shoal_proto::NodeId;
 use shoal_proto::message::{ChunkRequest, PeerInfo, PeerMessage, RangeRequest};
+use tokio::sync::watch;
 
 use crate::quic::FrameError;
 
@@ -149,11 +150,13 @@ pub trait Bulk: Send + Sync + 'static {
         expected: u32,
     ) -> BoxFuture<'static, Result<FetchedChunk, FetchError>>;
 
-    /// Asks a member for exact bytes of a layer, as [`Self::fetch`] does for a chunk.
+    /// Asks a member for exact bytes of a layer, as [`Self::fetch`] does for a chunk. Bytes are added to `arrived` as
+    /// they come.
     fn fetch_range(
         &self,
         from: NodeId,
         request: RangeRequest,
+        arrived: watch::Sender<u64>,
     ) -> BoxFuture<'static, Result<FetchedChunk, FetchError>>;
 
     /// Ends a link, if there is one.

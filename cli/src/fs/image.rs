@@ -4,9 +4,11 @@ use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::event::{PollFd, PollFlags, poll};
 use shoal_lazyfs::fill::{FillRate, Pace, fill};
 use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
@@ -14,9 +16,11 @@ use shoal_lazyfs::link::{Authorization, Link, Served};
 use shoal_lazyfs::source::{ClaimedIndex, LayerSource};
 use shoal_lazyfs::span_cache::Patience;
 use shoal_proto::Digest;
+use tokio::sync::oneshot;
 
 use super::{AUTHORIZATION, LayoutSource, device, index, outlast_signals};
 use crate::log::{self, LogFormat};
+use crate::mount::scratch;
 use crate::serve;
 
 #[derive(Debug, Args)]
@@ -24,6 +28,9 @@ pub(crate) struct ImageArguments {
     /// Where what was read is kept
     #[arg(long, value_name = "DIR")]
     pub cache: PathBuf,
+    /// The folder of the process that mounts, to be cleared after it if it is killed
+    #[arg(long, value_name = "DIR")]
+    pub scratch: PathBuf,
     /// The OCI layout folder that holds the layers
     #[arg(long, value_name = "DIR", required_unless_present = "socket")]
     pub layout: Option<PathBuf>,
@@ -73,6 +80,7 @@ fn source(arguments: &ImageArguments) -> (Arc<dyn LayerSource>, Option<Arc<Layou
 
 async fn serve(arguments: ImageArguments, device: Device) -> anyhow::Result<ExitCode> {
     let _told = outlast_signals()?;
+    let _alive = scratch::hold(&arguments.scratch)?.context("the process that mounts is gone")?;
     let (source, folder) = source(&arguments);
     let images = Images::open(&arguments.cache, source, Patience::default()).await?;
     if let Some(folder) = folder {
@@ -86,6 +94,37 @@ async fn serve(arguments: ImageArguments, device: Device) -> anyhow::Result<Exit
         let layers = images.layers(&slots);
         tokio::spawn(async move { fill(layers, Pace::EAGER, &FillRate::default()).await });
     }
-    tokio::task::spawn_blocking(move || served.join()).await??;
+    let mut ended = tokio::task::spawn_blocking(move || served.join());
+    let (orphan, orphaned) = oneshot::channel();
+    // Not the runtime's: it would wait for it at the end.
+    thread::Builder::new().name("shoal-parent".into()).spawn(move || orphan.send(parent_is_gone()))?;
+    tokio::select! {
+        ended = &mut ended => ended??,
+        orphaned = orphaned => {
+            orphaned??;
+            tracing::warn!("the process that mounts is gone; unmounting");
+            let scratch = arguments.scratch;
+            let folder = scratch.clone();
+            tokio::task::spawn_blocking(move || scratch::unmount(&folder)).await??;
+            ended.await??;
+            drop(images);
+            std::fs::remove_dir_all(&scratch)?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns when the process that started this one cannot unmount any more. It holds the other end of the standard output
+/// as long as it lives. Blocks.
+fn parent_is_gone() -> std::io::Result<()> {
+    let output = stdout();
+    // That there is nobody to read is told whatever is asked for.
+    let mut ends = [PollFd::new(&output, PollFlags::empty())];
+    loop {
+        match poll(&mut ends, None) {
+            Ok(1..) => return Ok(()),
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }

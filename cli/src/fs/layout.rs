@@ -16,7 +16,7 @@ use futures_util::future::{BoxFuture, Shared, join_all};
 use serde::Deserialize;
 use shoal_lazyfs::build::{DEFAULT_SPAN, IndexBuilder};
 use shoal_lazyfs::index::encode_head;
-use shoal_lazyfs::source::{LayerSource, SourceError, Urgency};
+use shoal_lazyfs::source::{Given, Giver, Giving, LayerSource, SourceError, Urgency};
 use shoal_proto::Digest;
 use shoal_store::ContentHasher;
 
@@ -188,12 +188,15 @@ impl LayerSource for LayoutSource {
         layer: &'a Digest,
         range: Range<u64>,
         _urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        _wrong: &'a [Giver],
+    ) -> Giving<'a> {
         async move {
             let file = self.index_file(layer).await?;
             let range = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
             let range = range.filter(|(start, end)| start <= end && *end <= file.len());
-            range.map(|(start, end)| file.slice(start..end)).ok_or(SourceError::NoIndex(*layer))
+            range
+                .map(|(start, end)| Given::by_itself(file.slice(start..end)))
+                .ok_or(SourceError::NoIndex(*layer))
         }
         .boxed()
     }
@@ -203,7 +206,8 @@ impl LayerSource for LayoutSource {
         layer: &'a Digest,
         range: Range<u64>,
         _urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        _wrong: &'a [Giver],
+    ) -> Giving<'a> {
         let path = self.blob(layer);
         async move {
             let read = tokio::task::spawn_blocking(move || {
@@ -212,7 +216,7 @@ impl LayerSource for LayoutSource {
                 File::open(path)?.read_exact_at(&mut bytes, range.start).map(|()| bytes)
             });
             let read = read.await.map_err(|_| SourceError::Unavailable(*layer))?;
-            read.map(Bytes::from).map_err(|error| {
+            read.map(|bytes| Given::by_itself(bytes.into())).map_err(|error| {
                 tracing::warn!(%layer, %error, "cannot read the layout");
                 SourceError::Unavailable(*layer)
             })
@@ -236,16 +240,16 @@ mod tests {
         let (file, elsewhere) = (source.blob(&layer), folder.path().join("elsewhere"));
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, &tar).unwrap();
-        assert!(source.index(&layer, 0..8, Urgency::Demand).now_or_never().is_none(), "it takes longer");
+        assert!(source.index(&layer, 0..8, Urgency::Demand, &[]).now_or_never().is_none(), "it takes longer");
         let begun = source.building(&layer);
         begun.clone().await.unwrap();
         // Whoever builds it again finds nothing.
         std::fs::rename(&file, &elsewhere).unwrap();
-        assert_eq!(&*source.index(&layer, 0..8, Urgency::Demand).await.unwrap(), b"SHOALIX1");
+        assert_eq!(&*source.index(&layer, 0..8, Urgency::Demand, &[]).await.unwrap().bytes, b"SHOALIX1");
         assert!(source.building(&layer).ptr_eq(&begun));
 
         let missing = Digest::sha256([1; 32]);
-        let error = source.index(&missing, 0..8, Urgency::Demand).await.unwrap_err();
+        let error = source.index(&missing, 0..8, Urgency::Demand, &[]).await.unwrap_err();
         assert_eq!(error, SourceError::NoIndex(missing));
         assert!(!source.indexes().contains_key(&missing), "it is tried again");
     }

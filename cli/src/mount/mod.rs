@@ -4,6 +4,7 @@
 //! files.
 
 mod origin;
+pub(crate) mod scratch;
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
@@ -21,9 +22,7 @@ use crate::log::{self, LogFormat};
 use crate::pull;
 use crate::serve::{self, Stop};
 use origin::Origin;
-
-/// Where what is read is kept until the end.
-const SCRATCH: &str = "/var/tmp";
+use scratch::Scratch;
 
 #[derive(Debug, Args)]
 pub(crate) struct MountArguments {
@@ -78,16 +77,11 @@ async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<Exit
     let origin = Origin::of(arguments).await?;
     // From here on a signal ends it in order: nothing stays mounted.
     let mut stop = Stop::listen()?;
-    // What is read is kept here: more than a folder in memory should hold.
-    let scratch =
-        tempfile::Builder::new().prefix(&format!("shoal-{}-", std::process::id())).tempdir_in(SCRATCH);
-    let scratch = scratch.with_context(|| format!("cannot make a folder in {SCRATCH}"))?;
-    let cache = arguments.cache.clone().unwrap_or_else(|| scratch.path().join("cache"));
-    let below = scratch.path().join("fs");
-    std::fs::create_dir(&below)?;
+    let scratch = Scratch::new()?;
+    let below = scratch.layers();
     let device = Device::mount(&below).context("cannot mount a FUSE filesystem (modprobe fuse may help)")?;
     let mounting = async {
-        let (keeper, folders) = Keeper::start(device, server(&cache, &origin, arguments)).await?;
+        let (keeper, folders) = Keeper::start(device, server(scratch.path(), &origin, arguments)).await?;
         // overlayfs takes no single folder: an empty one is below all.
         let names = [EMPTY].into_iter().chain(folders.split_whitespace());
         let lower: Vec<_> = names.map(|name| below.join(name)).collect();
@@ -111,8 +105,10 @@ async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<Exit
 }
 
 /// The command line of the process that serves the files.
-fn server(cache: &Path, origin: &Origin, arguments: &MountArguments) -> Vec<OsString> {
+fn server(scratch: &Path, origin: &Origin, arguments: &MountArguments) -> Vec<OsString> {
+    let cache = arguments.cache.clone().unwrap_or_else(|| scratch.join("cache"));
     let mut all: Vec<OsString> = vec!["fs-image".into(), "--cache".into(), cache.into()];
+    all.extend(["--scratch".into(), scratch.into()]);
     all.extend(origin.arguments.iter().cloned());
     all.extend(arguments.eager.then(|| "--eager".into()));
     all.extend(["--log".into(), arguments.log.name().into()]);

@@ -4,12 +4,7 @@ use anyhow::bail;
 
 /// `linux/amd64` and the like: what the image of this machine is called.
 pub(crate) fn host_platform() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!("linux/{architecture}")
+    format!("linux/{}", shoal_proto::host_architecture())
 }
 
 /// Checks that a platform is written as os/architecture.

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use shoal_lazyfs::build::{DEFAULT_SPAN, IndexBuilder};
 use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
 use shoal_lazyfs::index::encode_head;
 use shoal_lazyfs::overlay;
-use shoal_lazyfs::source::{LayerSource, SourceError, Urgency};
+use shoal_lazyfs::source::{Given, Giver, Giving, LayerSource, SourceError, Urgency};
 use shoal_lazyfs::span_cache::Patience;
 use shoal_proto::Digest;
 
@@ -51,10 +50,11 @@ impl LayerSource for Source {
         layer: &'a Digest,
         range: Range<u64>,
         _urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        _wrong: &'a [Giver],
+    ) -> Giving<'a> {
         let place = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
         let bytes = place.and_then(|(start, end)| self.index.get(start..end)).map(Bytes::copy_from_slice);
-        async move { bytes.ok_or(SourceError::NoIndex(*layer)) }.boxed()
+        async move { bytes.map(Given::by_itself).ok_or(SourceError::NoIndex(*layer)) }.boxed()
     }
 
     fn layer<'a>(
@@ -62,12 +62,13 @@ impl LayerSource for Source {
         layer: &'a Digest,
         range: Range<u64>,
         _urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        _wrong: &'a [Giver],
+    ) -> Giving<'a> {
         let file = self.layer.clone();
         async move {
             let read = tokio::task::spawn_blocking(move || {
                 let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or_default()];
-                file.read_exact_at(&mut bytes, range.start).map(|()| bytes.into())
+                file.read_exact_at(&mut bytes, range.start).map(|()| Given::by_itself(bytes.into()))
             });
             read.await.ok().and_then(Result::ok).ok_or(SourceError::Unavailable(*layer))
         }

@@ -9,8 +9,10 @@ use shoal_proto::message::{Part, RangeRequest};
 use shoal_proto::{Digest, IndexClaim, NodeId, SignedIndexClaim, SwarmId};
 use shoal_store::{IndexFact, Store};
 use shoal_transport::FetchedChunk;
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
+use super::indexer::Indexer;
 use super::ranges::Ranges;
 use crate::blobs::Wanted;
 use crate::config::IndexTrust;
@@ -40,6 +42,7 @@ pub(crate) struct Claims {
     store: Store,
     ranges: Ranges,
     trust: IndexTrust,
+    indexer: Indexer,
     state: Arc<Mutex<State>>,
 }
 
@@ -67,15 +70,23 @@ impl Revoked {
 }
 
 impl Claims {
-    pub(crate) fn new(store: Store, ranges: Ranges, trust: IndexTrust) -> Self {
-        Self { store, ranges, trust, state: Arc::default() }
+    pub(crate) fn new(store: Store, ranges: Ranges, trust: IndexTrust, indexer: Indexer) -> Self {
+        Self { store, ranges, trust, indexer, state: Arc::default() }
     }
 
     /// The index of a layer.
     pub(super) async fn of(&self, layer: &Wanted) -> Result<IndexClaim, NoClaim> {
         let swarm = swarm_of(layer);
         let (store, digest, size) = (self.store.clone(), layer.digest, layer.size);
-        let own = tokio::task::spawn_blocking(move || own(&store, &digest, size)).await;
+        let indexer = self.indexer.clone();
+        let own = tokio::task::spawn_blocking(move || {
+            let own = own(&store, &digest, size);
+            if own.is_none() {
+                indexer.is_missed(&store, &digest);
+            }
+            own
+        });
+        let own = own.await;
         if let Ok(Some(own)) = own {
             return own;
         }
@@ -131,7 +142,7 @@ impl Claims {
             .map(|holder| async move {
                 let len = SignedIndexClaim::LEN as u64;
                 let request = RangeRequest { swarm: swarm.clone(), part: Part::Claim, range: 0..len };
-                (holder.node, self.ranges.ask(&holder, request).await)
+                (holder.node, self.ranges.ask(&holder, request, watch::Sender::default()).await)
             })
             .collect();
         let (mut answered, mut claims) = (false, Vec::<IndexClaim>::new());

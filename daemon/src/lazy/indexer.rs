@@ -1,31 +1,74 @@
 //! Builds the indexes of layers that this node has whole: one at a time, on a thread that others come before.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
-use shoal_proto::{ChunkIndex, Keypair, NodeId, SwarmId};
-use shoal_store::{BlobName, IndexFact, Loss, Store, StoreError};
-use tokio::sync::broadcast::error::RecvError;
+use shoal_proto::{ChunkIndex, Digest, Keypair, NodeId, SwarmId};
+use shoal_store::{BlobName, IndexFact, Store};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::build::{Builder, IndexError};
 use crate::metrics::Metrics;
 
-/// Layers that wait; those beyond are found at the next start.
+/// Layers that wait; those beyond are found when they are asked for again.
 const WAITING: usize = 4096;
 /// Above that of everything that somebody waits for: indexes are for later.
 const NICE: i32 = 10;
+/// So long after its building failed a layer is not read again, however often somebody asks: a full disk stays full for
+/// a while, and each attempt reads all of the layer.
+const FAILED: Duration = Duration::from_secs(60);
 
 /// Tells the thread what there is to do; cheap to clone. It ends when the last one is dropped, or the node stops.
 #[derive(Clone, Debug)]
-pub(crate) struct Indexer(Option<SyncSender<SwarmId>>);
+pub(crate) struct Indexer {
+    layers: Option<SyncSender<SwarmId>>,
+    pending: Pending,
+}
+
+/// Layers that wait, or are read now; and when the building failed of those where it did lately.
+#[derive(Clone, Debug, Default)]
+struct Pending(Arc<Mutex<HashMap<Digest, Option<Instant>>>>);
+
+impl Pending {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Option<Instant>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False if it is known, or is to rest.
+    fn begin(&self, layer: Digest) -> bool {
+        let mut pending = self.lock();
+        pending.retain(|_, failed| failed.is_none_or(|failed| failed.elapsed() < FAILED));
+        let new = pending.len() < 2 * WAITING && !pending.contains_key(&layer);
+        if new {
+            pending.insert(layer, None);
+        }
+        new
+    }
+
+    fn failed(&self, layer: Digest) {
+        self.lock().insert(layer, Some(Instant::now()));
+    }
+
+    fn end(&self, layer: &Digest) {
+        self.lock().remove(layer);
+    }
+}
 
 impl Indexer {
     /// Builds nothing.
     pub(crate) fn off() -> Self {
-        Self(None)
+        Self { layers: None, pending: Pending::default() }
+    }
+
+    pub(super) fn new() -> (Self, Receiver<SwarmId>) {
+        let (sender, layers) = sync_channel(WAITING);
+        (Self { layers: Some(sender), pending: Pending::default() }, layers)
     }
 
     /// Starts the thread. It begins with what was left over from before.
@@ -36,18 +79,28 @@ impl Indexer {
         metrics: Metrics,
         stop: CancellationToken,
     ) -> io::Result<Self> {
-        let (sender, layers) = sync_channel(WAITING);
-        let work = Work { builder: Builder { store, key, me }, metrics, stop };
+        let (indexer, layers) = Self::new();
+        let pending = indexer.pending.clone();
+        let work = Work { builder: Builder { store, key, me }, metrics, stop, pending };
         thread::Builder::new().name("lazy-index".into()).spawn(move || work.run(&layers))?;
-        Ok(Self(Some(sender)))
+        Ok(indexer)
     }
 
     /// A blob is here as a whole, and its digest matched.
     pub(crate) fn is_whole(&self, blob: &SwarmId) {
-        if let Some(sender) = &self.0
-            && sender.try_send(blob.clone()).is_err()
+        if let Some(layers) = &self.layers
+            && self.pending.begin(blob.digest)
+            && layers.try_send(blob.clone()).is_err()
         {
-            debug!(digest = %blob.digest, "too many layers wait for their index; this one waits for the next start");
+            self.pending.end(&blob.digest);
+            debug!(digest = %blob.digest, "too many layers wait for their index");
+        }
+    }
+
+    /// Somebody asks for the index of a layer, and there is none: it was evicted, or could not be built.
+    pub(super) fn is_missed(&self, store: &Store, layer: &Digest) {
+        if let Some(whole) = store.complete(layer) {
+            self.is_whole(&whole.swarm);
         }
     }
 }
@@ -56,6 +109,7 @@ struct Work {
     builder: Builder,
     metrics: Metrics,
     stop: CancellationToken,
+    pending: Pending,
 }
 
 impl Work {
@@ -78,10 +132,19 @@ impl Work {
     }
 
     fn index(&self, layer: &SwarmId) {
+        if self.try_index(layer) {
+            self.pending.end(&layer.digest);
+        } else {
+            self.pending.failed(layer.digest);
+        }
+    }
+
+    /// False if it failed for a reason that may pass.
+    fn try_index(&self, layer: &SwarmId) -> bool {
         let store = &self.builder.store;
         let known = store.index(&layer.digest).is_ok_and(|fact| fact.is_some());
         if known || self.stop.is_cancelled() || !self.is_layer(layer) {
-            return;
+            return true;
         }
         match self.builder.build(layer, &|| self.stop.is_cancelled()) {
             Ok(claim) => {
@@ -99,8 +162,10 @@ impl Work {
             Err(IndexError::Stopping) => {}
             Err(error) => {
                 warn!(layer = %layer.digest, %error, "no index for now");
+                return false;
             }
         }
+        true
     }
 
     /// Whether it looks like a layer: compressed, or a tar. A cached blob may as well be a manifest or a configuration.
@@ -118,44 +183,6 @@ fn looks_like_layer(bytes: &[u8]) -> bool {
         || bytes.get(USTAR) == Some(b"ustar")
 }
 
-/// Removes the indexes of layers that are here no more: those that went before the start, and those that go.
-pub(crate) async fn follow_layers(store: Store) {
-    let mut losses = store.losses();
-    sweep(store.clone()).await;
-    loop {
-        match losses.recv().await {
-            Ok(Loss::Evicted(BlobName::Complete(layer))) => {
-                let store = store.clone();
-                // It fails only when the node stops.
-                let _ = tokio::task::spawn_blocking(move || report(store.remove_index(&layer))).await;
-            }
-            Ok(_) => {}
-            Err(RecvError::Lagged(_)) => sweep(store.clone()).await,
-            Err(RecvError::Closed) => return,
-        }
-    }
-}
-
-async fn sweep(store: Store) {
-    let work = move || {
-        let layers = store.indexed_layers().unwrap_or_else(|error| {
-            warn!(%error, "cannot read which layers have an index");
-            Vec::new()
-        });
-        for layer in layers.iter().filter(|layer| store.complete(layer).is_none()) {
-            report(store.remove_index(layer));
-        }
-    };
-    // It fails only when the node stops.
-    let _ = tokio::task::spawn_blocking(work).await;
-}
-
-fn report(removed: Result<(), StoreError>) {
-    if let Err(error) = removed {
-        warn!(%error, "cannot remove the index of a layer that is gone");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use shoal_lazyfs::index::{HEADER_LEN, Head, Header};
@@ -170,7 +197,8 @@ mod tests {
         let key = Keypair::ed25519_from_bytes([5; 32]).unwrap();
         let me = NodeId::of(&key.public()).unwrap();
         let builder = Builder { store, key, me };
-        Work { builder, metrics: Metrics::default(), stop: CancellationToken::new() }
+        let (metrics, pending) = (Metrics::default(), Pending::default());
+        Work { builder, metrics, stop: CancellationToken::new(), pending }
     }
 
     fn tar() -> Vec<u8> {
@@ -205,6 +233,47 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_was_evicted_is_built_again_for_who_misses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = work(dir.path());
+        let store = &work.builder.store;
+        let (indexer, layers) = Indexer::new();
+        let layer = put(store, &tar().into());
+        work.index(&layer);
+        let Some(IndexFact::Built { file, .. }) = store.index(&layer.digest).unwrap() else {
+            panic!("no index")
+        };
+        store.remove(&file).unwrap();
+        for _ in 0..2 {
+            indexer.is_missed(store, &layer.digest);
+        }
+        work.index(&layers.try_recv().unwrap());
+        assert!(layers.try_recv().is_err(), "once, however many ask");
+        assert!(matches!(store.index(&layer.digest).unwrap(), Some(IndexFact::Built { .. })));
+        indexer.is_missed(store, &Digest::sha256([7; 32]));
+        assert!(layers.try_recv().is_err(), "of what is not here there is none");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_rests_before_it_is_tried_again() {
+        let (indexer, layers) = Indexer::new();
+        let dir = tempfile::tempdir().unwrap();
+        let layer = put(&work(dir.path()).builder.store, &tar().into());
+        indexer.is_whole(&layer);
+        layers.try_recv().unwrap();
+        indexer.pending.failed(layer.digest);
+        indexer.is_whole(&layer);
+        assert!(layers.try_recv().is_err(), "it would fail again");
+        tokio::time::advance(FAILED).await;
+        indexer.is_whole(&layer);
+        assert_eq!(layers.try_recv(), Ok(layer.clone()));
+        // Nothing remains of what went well.
+        indexer.pending.end(&layer.digest);
+        indexer.is_whole(&layer);
+        assert_eq!(layers.try_recv(), Ok(layer));
+    }
+
+    #[test]
     fn why_a_layer_has_none_is_remembered() {
         let dir = tempfile::tempdir().unwrap();
         let work = work(dir.path());
@@ -215,25 +284,6 @@ mod tests {
         let manifest = put(store, &b"{}".to_vec().into());
         work.index(&manifest);
         assert_eq!(store.index(&manifest.digest).unwrap(), None);
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn an_index_goes_when_its_layer_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let work = work(dir.path());
-        let store = work.builder.store.clone();
-        let layer = put(&store, &tar().into());
-        work.index(&layer);
-        let mut losses = store.losses();
-        let following = tokio::spawn(follow_layers(store.clone()));
-        // All of it, least recently used first.
-        store.evict(u64::MAX / 2);
-        while losses.recv().await.unwrap() != Loss::Evicted(BlobName::Complete(layer.digest)) {}
-        while !store.indexed_layers().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        following.abort();
-        assert_eq!(store.statistics().complete_blobs, 0);
     }
 
     #[test]

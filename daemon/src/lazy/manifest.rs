@@ -1,8 +1,8 @@
 //! What an image consists of: read from its manifest and its configuration.
 
 use serde::{Deserialize, Deserializer, de};
-use shoal_proto::{Algorithm, Digest};
-use shoal_store::ContentHasher;
+use shoal_lazyfs::chain::chain_id;
+use shoal_proto::{Digest, host_architecture};
 
 /// Layers of one image; overlayfs takes no more than some hundred.
 const MAX_LAYERS: usize = 512;
@@ -80,26 +80,17 @@ pub(super) enum Parsed {
     },
 }
 
-/// What this machine is called in an index.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
 pub(super) fn parse(manifest: &[u8]) -> Result<Parsed, ManifestError> {
     let document: Document = serde_json::from_slice(manifest).map_err(|_| ManifestError::Json("manifest"))?;
     if !document.manifests.is_empty() {
         let is_here = |listed: &&Listed| {
             let platform = listed.platform.as_ref();
-            platform.is_some_and(|p| p.os == "linux" && p.architecture == architecture())
+            platform.is_some_and(|p| p.os == "linux" && p.architecture == host_architecture())
         };
         let found = document.manifests.iter().find(is_here);
         return found
             .map(|listed| Parsed::Other(listed.digest))
-            .ok_or(ManifestError::Platform(architecture()));
+            .ok_or(ManifestError::Platform(host_architecture()));
     }
     let config = document.config.ok_or(ManifestError::NoImage)?;
     let layers = document.layers;
@@ -118,16 +109,11 @@ pub(super) fn diff_ids(config: &[u8], layers: usize) -> Result<Vec<Digest>, Mani
     if fits { Ok(diff_ids) } else { Err(ManifestError::Layers { layers, diff_ids: diff_ids.len() }) }
 }
 
-/// The chain id of each layer: what it and those below it are called together (OCI image specification, "Layer
-/// ChainID").
+/// The chain id of each layer.
 pub(super) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
-        let id = match chain.last() {
-            Some(below) => ContentHasher::digest(Algorithm::Sha256, format!("{below} {diff_id}").as_bytes()),
-            None => *diff_id,
-        };
-        chain.push(id);
+        chain.push(chain_id(chain.last(), diff_id));
     }
     chain
 }
@@ -135,6 +121,8 @@ pub(super) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use shoal_proto::Algorithm;
+    use shoal_store::ContentHasher;
 
     use super::*;
 
@@ -154,10 +142,13 @@ mod tests {
         let other = json!({ "digest": Digest::sha256([8; 32]).to_string(),
             "platform": { "os": "linux", "architecture": "vax" } });
         let here = json!({ "digest": Digest::sha256([9; 32]).to_string(),
-            "platform": { "os": "linux", "architecture": architecture() } });
+            "platform": { "os": "linux", "architecture": host_architecture() } });
         let index = json!({ "manifests": [other.clone(), here] });
         assert_eq!(parsed(&index), Ok(Parsed::Other(Digest::sha256([9; 32]))));
-        assert_eq!(parsed(&json!({ "manifests": [other] })), Err(ManifestError::Platform(architecture())));
+        assert_eq!(
+            parsed(&json!({ "manifests": [other] })),
+            Err(ManifestError::Platform(host_architecture()))
+        );
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! What is absent here: decoding. Bytes of a range that came from elsewhere are handed on as they are, to who can
 //! check them against the index; they are never stored, and never served to another member.
 
+mod budget;
 mod build;
 mod claims;
 mod gate;
+mod gone_layers;
+mod hedge;
 mod holders;
 mod images;
 mod indexer;
@@ -18,9 +21,10 @@ mod requests;
 mod socket;
 
 pub(crate) use claims::Claims;
+pub(crate) use gone_layers::follow_layers;
 pub(crate) use holders::Holders;
 pub(crate) use images::Images;
-pub(crate) use indexer::{Indexer, follow_layers};
+pub(crate) use indexer::Indexer;
 pub(crate) use peers::PeerServer;
 pub(crate) use ranges::{OriginParts, Ranges};
 pub(crate) use reports::Reports;

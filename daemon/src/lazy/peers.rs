@@ -14,6 +14,7 @@ use shoal_transport::{ChunkServer, Served};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
+use super::indexer::Indexer;
 use super::ranges::open_index;
 use crate::swarm::{SwarmServer, open};
 
@@ -27,6 +28,7 @@ const PIECES: u16 = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct PeerServer {
     chunks: SwarmServer,
+    indexer: Indexer,
     places: Arc<Semaphore>,
 }
 
@@ -41,8 +43,8 @@ impl ChunkServer for PeerServer {
 }
 
 impl PeerServer {
-    pub(crate) fn new(chunks: SwarmServer) -> Self {
-        Self { chunks, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub(crate) fn new(chunks: SwarmServer, indexer: Indexer) -> Self {
+        Self { chunks, indexer, places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     async fn answer(self, from: NodeId, request: RangeRequest) -> Served {
@@ -73,13 +75,42 @@ impl PeerServer {
     /// What this node says of the index that it built.
     async fn claim(&self, layer: &Digest, range: Range<u64>) -> Served {
         let Ok(len) = u32::try_from(range.end.saturating_sub(range.start)) else { return Served::NotHeld };
-        let (store, layer) = (self.chunks.store.clone(), *layer);
-        let fact = tokio::task::spawn_blocking(move || store.index(&layer)).await;
+        let (store, indexer, layer) = (self.chunks.store.clone(), self.indexer.clone(), *layer);
+        let fact = tokio::task::spawn_blocking(move || {
+            let fact = store.index(&layer);
+            if matches!(fact, Ok(None)) {
+                indexer.is_missed(&store, &layer);
+            }
+            fact
+        });
+        let fact = fact.await;
         match fact {
             Ok(Ok(Some(IndexFact::Built { claim, .. }))) if claim.len() as u64 == u64::from(len) => {
                 Served::Sending { len, body: stream::iter([Ok(Bytes::from(claim))]).boxed() }
             }
             _ => Served::NotHeld,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_store::{Store, StoreConfig};
+
+    use super::*;
+    use crate::blobs::BlockBudget;
+    use crate::swarm::SwarmHandle;
+    use crate::testing::put;
+
+    #[tokio::test]
+    async fn a_member_that_asks_for_the_claim_of_a_whole_layer_without_index_has_it_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreConfig { reserve_bytes: 0, ..StoreConfig::new(dir.path()) }).unwrap();
+        let layer = put(&store, &b"some layer".to_vec().into());
+        let (indexer, layers) = Indexer::new();
+        let chunks = SwarmServer { store, swarm: SwarmHandle::new().0, budget: BlockBudget::new(1 << 20) };
+        let server = PeerServer::new(chunks, indexer);
+        assert!(matches!(server.claim(&layer.digest, 0..1).await, Served::NotHeld));
+        assert_eq!(layers.try_recv(), Ok(layer));
     }
 }

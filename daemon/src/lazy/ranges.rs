@@ -2,11 +2,9 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use shoal_lazyfs::link::messages::{CHECKED, ORIGIN};
 use shoal_lazyfs::source::Urgency;
 use shoal_origin::{OriginError, Origins};
@@ -14,18 +12,17 @@ use shoal_proto::message::{Part, PeerInfo, RangeRequest, limit};
 use shoal_proto::{ChunkIndex, Digest, NodeId, SwarmId};
 use shoal_store::{BlobName, IndexFact, ReadError, Reader, Store};
 use shoal_transport::{Bulk, ConnectError, FetchError, FetchedChunk, RateLimit};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::debug;
 
 use super::claims::swarm_of;
 use super::gate::Gate;
+use super::hedge::Hedge;
 use super::holders::Holders;
 use crate::blobs::Wanted;
 use crate::images::is_shared;
 use crate::metrics::{Metrics, SourceLabel, SourceValue};
 
-/// A member that has not answered by then is not waited for alone.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// Ranges that are asked of origins at once: they are few, and the registry serves the others as well.
 const FROM_ORIGIN: usize = 8;
 
@@ -67,6 +64,7 @@ pub(crate) struct Ranges {
     origin: OriginParts,
     metrics: Metrics,
     gate: Arc<Gate>,
+    hedge: Arc<Hedge>,
     at_origin: Arc<Semaphore>,
 }
 
@@ -100,7 +98,7 @@ impl Ranges {
         metrics: Metrics,
     ) -> Self {
         let at_origin = Arc::new(Semaphore::new(FROM_ORIGIN));
-        Self { store, bulk, holders, origin, metrics, gate: Arc::default(), at_origin }
+        Self { store, bulk, holders, origin, metrics, gate: Arc::default(), hedge: Arc::default(), at_origin }
     }
 
     /// Bytes of a layer, or of an index of it, and from whom. Those in `wrong` gave others than who asks needs: they
@@ -122,7 +120,8 @@ impl Ranges {
             return Ok(self.counted(bytes, CHECKED, SourceValue::local));
         }
         let request = RangeRequest { swarm: swarm_of(layer), part, range };
-        let got = self.first_of(self.candidates(layer, part, wrong).await, layer, &request).await;
+        let ask = |candidate, arrived| self.ask_candidate(candidate, layer, &request, arrived);
+        let got = self.hedge.first_of(self.candidates(layer, part, wrong).await, ask).await;
         let (bytes, number) = got.inspect_err(|_| self.holders.forget(&request.swarm))?;
         let source = if number == ORIGIN { SourceValue::origin } else { SourceValue::swarm };
         Ok(self.counted(bytes, number, source))
@@ -130,10 +129,10 @@ impl Ranges {
 
     /// Whom to ask, in this order: members that may have it, the origin, those whose bytes were wrong.
     async fn candidates(&self, layer: &Wanted, part: Part, wrong: &[u64]) -> Vec<Candidate> {
-        let holders = self.holders(layer).await.into_iter();
-        let (mut first, last): (Vec<PeerInfo>, Vec<PeerInfo>) =
-            holders.partition(|holder| !wrong.contains(&source_of(holder.node)));
-        fastrand::shuffle(&mut first);
+        let mut holders = self.holders(layer).await;
+        fastrand::shuffle(&mut holders);
+        let (first, last): (Vec<PeerInfo>, Vec<PeerInfo>) =
+            holders.into_iter().partition(|holder| !wrong.contains(&source_of(holder.node)));
         let origin = (part == Part::Layer).then_some(Candidate::Origin);
         let members = |members: Vec<PeerInfo>| members.into_iter().map(Candidate::Member);
         members(first).chain(origin).chain(members(last)).collect()
@@ -155,42 +154,15 @@ impl Ranges {
         self.holders.forget(layer);
     }
 
-    /// Asks one member, over a link that is there or is made.
+    /// Asks one member, over a link that is there or is made. Bytes are added to `arrived` as they come.
     pub(super) async fn ask(
         &self,
         holder: &PeerInfo,
         request: RangeRequest,
+        arrived: watch::Sender<u64>,
     ) -> Result<FetchedChunk, AskError> {
         self.bulk.connect(holder.clone()).await?;
-        Ok(self.bulk.fetch_range(holder.node, request).await?)
-    }
-
-    /// Asks one after the other, the next one when one does not give it, or takes long.
-    async fn first_of(
-        &self,
-        candidates: Vec<Candidate>,
-        layer: &Wanted,
-        request: &RangeRequest,
-    ) -> Result<(Bytes, u64), RangeError> {
-        let mut rest = candidates.into_iter();
-        let ask = |candidate| self.ask_candidate(candidate, layer, request);
-        let mut asked: FuturesUnordered<_> = rest.next().map(ask).into_iter().collect();
-        let mut why = RangeError::Nobody;
-        loop {
-            tokio::select! {
-                answer = asked.next() => match answer {
-                    Some(Ok(got)) => return Ok(got),
-                    Some(Err(error)) => {
-                        if !matches!(error, RangeError::Nobody) {
-                            why = error;
-                        }
-                        asked.extend(rest.next().map(ask));
-                    }
-                    None => return Err(why),
-                },
-                () = tokio::time::sleep(PATIENCE), if rest.len() > 0 => asked.extend(rest.next().map(ask)),
-            }
-        }
+        Ok(self.bulk.fetch_range(holder.node, request, arrived).await?)
     }
 
     async fn ask_candidate(
@@ -198,12 +170,16 @@ impl Ranges {
         candidate: Candidate,
         layer: &Wanted,
         request: &RangeRequest,
+        arrived: watch::Sender<u64>,
     ) -> Result<(Bytes, u64), RangeError> {
         let holder = match candidate {
             Candidate::Member(holder) => holder,
-            Candidate::Origin => return Ok((self.ask_origin(layer, request.range.clone()).await?, ORIGIN)),
+            Candidate::Origin => {
+                let bytes = self.ask_origin(layer, request.range.clone(), &arrived).await?;
+                return Ok((bytes, ORIGIN));
+            }
         };
-        match self.ask(&holder, request.clone()).await {
+        match self.ask(&holder, request.clone(), arrived).await {
             Ok(FetchedChunk::Bytes(bytes)) => Ok((bytes, source_of(holder.node))),
             answer => {
                 let answer = answer.map(|_| "busy, or has it not");
@@ -213,7 +189,12 @@ impl Ranges {
         }
     }
 
-    async fn ask_origin(&self, layer: &Wanted, range: Range<u64>) -> Result<Bytes, RangeError> {
+    async fn ask_origin(
+        &self,
+        layer: &Wanted,
+        range: Range<u64>,
+        arrived: &watch::Sender<u64>,
+    ) -> Result<Bytes, RangeError> {
         let _turn = self.at_origin.acquire().await.map_err(|_| RangeError::NotAllowed)?;
         let origin = self.origin.origins.admit(&layer.registry).map_err(|_| RangeError::NotAllowed)?;
         let len = range.end - range.start;
@@ -225,6 +206,7 @@ impl Ranges {
         while let Some(piece) = stream.next().await {
             let piece = piece?;
             self.origin.limit.take(piece.len() as u64).await;
+            arrived.send_modify(|bytes| *bytes += piece.len() as u64);
             bytes.extend_from_slice(&piece);
         }
         if bytes.len() as u64 == len { Ok(bytes.freeze()) } else { Err(RangeError::Whole) }

@@ -10,17 +10,18 @@ use std::time::Duration;
 use shoal_lazyfs::link::messages::{Answer, Ask, Reply, Request};
 use shoal_lazyfs::link::{FrameError, FrameWriter, UNDER_WAY, receive, send, server_frames};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::budget::Budget;
 use super::reports::{Reporter, Reports};
 use super::requests::Requests;
 
 /// Connections at once: one process with filesystems, its successor, and people's tools.
 const CONNECTIONS: usize = 16;
-/// Answers that wait to be written; each has at most the bytes of a range.
+/// Answers that wait to be written.
 const ANSWERS: usize = 4;
 
 /// Who does not take an answer by then does not take any: what waits for it is in memory.
@@ -74,11 +75,15 @@ impl Socket {
                         continue;
                     };
                     let requests = requests.clone();
+                    let answer = move |ask| {
+                        let requests = requests.clone();
+                        async move { requests.answer(ask).await }
+                    };
                     number += 1;
                     let reporter = reports.reporter(number);
                     connections.spawn(async move {
                         let _place = place;
-                        if let Err(error) = converse(stream, requests, reporter).await {
+                        if let Err(error) = converse(stream, answer, reporter).await {
                             debug!(%error, "a connection to the socket for filesystems ended");
                         }
                     });
@@ -90,16 +95,24 @@ impl Socket {
 }
 
 /// Answers one connection's requests, many at once, until it ends.
-async fn converse(stream: UnixStream, requests: Requests, reporter: Reporter) -> Result<(), FrameError> {
+async fn converse<F>(
+    stream: UnixStream,
+    answer: impl Fn(Ask) -> F,
+    reporter: Reporter,
+) -> Result<(), FrameError>
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
     let (mut reader, mut writer) = server_frames(stream);
     let Some(hello) = receive::<Request>(&mut reader).await? else { return Ok(()) };
     let Some(ask @ Ask::Hello(_)) = hello.ask else { return Ok(()) };
-    let answer = requests.answer(ask).await;
-    let greeted = matches!(answer, Answer::Hello(_));
-    send(&mut writer, &Reply { id: hello.id, answer: Some(answer) }).await?;
+    let greeting = answer(ask).await;
+    let greeted = matches!(greeting, Answer::Hello(_));
+    send(&mut writer, &Reply { id: hello.id, answer: Some(greeting) }).await?;
     if !greeted {
         return Ok(());
     }
+    let budget = Budget::default();
     let (answers, outgoing) = mpsc::channel(ANSWERS);
     // Answers are dropped with the connection, and so is whatever is fetched for them.
     let mut writing = JoinSet::new();
@@ -122,11 +135,12 @@ async fn converse(stream: UnixStream, requests: Requests, reporter: Reporter) ->
                     }
                     ask => ask,
                 };
-                let (requests, answers) = (requests.clone(), answers.clone());
+                let (room, answer, answers) = (budget.room_for(&ask), answer(ask), answers.clone());
                 let task = under_way.spawn(async move {
-                    let answer = Some(requests.answer(ask).await);
+                    let room = room.await;
+                    let answer = Some(answer.await);
                     // Fails when the connection is gone.
-                    let _ = answers.send(Reply { id, answer }).await;
+                    let _ = answers.send((Reply { id, answer }, room)).await;
                     id
                 });
                 by_id.insert(id, task);
@@ -141,12 +155,63 @@ async fn converse(stream: UnixStream, requests: Requests, reporter: Reporter) ->
     }
 }
 
-async fn write(mut writer: FrameWriter, mut answers: mpsc::Receiver<Reply>) {
-    while let Some(reply) = answers.recv().await {
+/// An answer, and the room that its bytes take until they are sent.
+type Outgoing = (Reply, Option<OwnedSemaphorePermit>);
+
+async fn write(mut writer: FrameWriter, mut answers: mpsc::Receiver<Outgoing>) {
+    while let Some((reply, _room)) = answers.recv().await {
         match timeout(TAKES, send(&mut writer, &reply)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return debug!(%error, "an answer was not taken"),
             Err(_) => return debug!("an answer was not taken in time"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use bytes::Bytes;
+    use shoal_lazyfs::link::client_frames;
+    use shoal_lazyfs::link::messages::{Hello, Range, RangeRef, Urgency, VERSION};
+
+    use super::*;
+
+    const LEN: u64 = 8 << 20;
+    /// As many as there is room for.
+    const ROOM: u64 = 8;
+
+    #[tokio::test]
+    async fn no_more_is_fetched_than_the_other_side_takes() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let fetched = Arc::new(AtomicU64::new(0));
+        let count = fetched.clone();
+        let answer = move |ask| {
+            let count = count.clone();
+            async move {
+                let Ask::Range(range) = ask else { return Answer::Hello(Hello { version: VERSION }) };
+                count.fetch_add(1, Ordering::Relaxed);
+                let bytes = Bytes::from(vec![0; usize::try_from(range.end).unwrap()]);
+                Answer::Range(Range { bytes, source: 0 })
+            }
+        };
+        let conversation = tokio::spawn(converse(near, answer, Reports::default().reporter(1)));
+        let (mut reader, mut writer) = client_frames(far);
+        let hello = Ask::Hello(Hello { version: VERSION });
+        send(&mut writer, &Request { id: 0, ask: Some(hello) }).await.unwrap();
+        receive::<Reply>(&mut reader).await.unwrap().unwrap();
+        for id in 1..=3 * ROOM {
+            let range = RangeRef { end: LEN, urgency: Urgency::Demand.into(), ..RangeRef::default() };
+            send(&mut writer, &Request { id, ask: Some(Ask::Range(range)) }).await.unwrap();
+        }
+        for taken in 1..=3 * ROOM {
+            receive::<Reply>(&mut reader).await.unwrap().unwrap();
+            // Of the next one the kernel holds a part at most.
+            let waiting = fetched.load(Ordering::Relaxed) - taken;
+            assert!(waiting <= ROOM, "{waiting} answers wait in memory");
+        }
+        drop((reader, writer));
+        conversation.await.unwrap().unwrap();
     }
 }

@@ -51,7 +51,7 @@ impl FileRead {
     }
 
     /// Fills `out` if nothing is missing on this disk; says whether it did. Blocks as long as this disk does.
-    pub fn local(&self, out: &mut [u8]) -> std::io::Result<bool> {
+    pub fn local(&self, out: &mut [u8]) -> Result<bool, ReadError> {
         self.clear(out);
         for (start, place) in &self.pieces {
             let piece = out.get_mut(place.clone()).unwrap_or_default();

@@ -15,6 +15,7 @@ use fuser::{
 use tokio::runtime::Handle;
 
 use crate::fs::{Attr, FileKind, FsError, Ino, LazyFs, Listed};
+use crate::span_cache::ReadError;
 
 /// How long the kernel may remember: nothing ever changes. As long as fits the kernel's own count on any machine.
 const FOREVER: Duration = Duration::from_secs(1 << 31);
@@ -118,7 +119,10 @@ impl Filesystem for Driver {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read a layer's tar on this disk");
+                    // That a layer was revoked was told when it was: not again for each read.
+                    if !matches!(error, ReadError::Revoked { .. }) {
+                        tracing::warn!(%error, "a read fails");
+                    }
                     reply.error(Errno::EIO);
                 }
             }

@@ -1,66 +1,20 @@
 //! What the filesystem's process asks the daemon.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use shoal_proto::{Digest, DigestError};
+use shoal_proto::Digest;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::UNDER_WAY;
 use super::authorization::Authorization;
 use super::connection::{self, Call, Event};
-use super::messages::{
-    self, Answer, Ask, CHECKED, Failed, FailureKind, ImageInfo, ImageRef, LayerInfo, ORIGIN, RangeRef, Report,
-};
-use super::tried::Tried;
-use crate::index::IndexId;
-use crate::source::{ClaimedIndex, LayerSource, SourceError, Urgency};
-
-/// Why the daemon does not give what was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// To ask again later may help.
-    #[error("{0}")]
-    Unavailable(String),
-    #[error("{0}")]
-    Refused(String),
-    #[error("the daemon gave an answer that makes no sense: {0}")]
-    Answer(&'static str),
-    #[error("the daemon named a digest that is none")]
-    Digest(#[from] DigestError),
-    #[error("the link to the daemon is closed")]
-    Closed,
-}
-
-/// An image as the daemon resolved it, for this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
-    /// Its name with the digest of its manifest.
-    pub name: String,
-    pub manifest: Digest,
-    pub config: Digest,
-    /// The lowest layer first.
-    pub layers: Vec<Layer>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
-    pub digest: Digest,
-    /// In bytes.
-    pub size: u64,
-    pub media_type: String,
-    /// As the configuration claims. The index, where there is one, was built from a tar that has it.
-    pub diff_id: Digest,
-    pub chain_id: Digest,
-    /// Or why there is none that may be used.
-    pub index: Result<ClaimedIndex, String>,
-}
+use super::messages::{Answer, Ask, ImageInfo, ImageRef, Report};
+use super::source::Came;
+use super::{Image, LinkError, UNDER_WAY};
+use crate::lock::lock;
+use crate::source::ClaimedIndex;
 
 /// Through which image a layer is read, and which index it has: what must be known of it after a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,34 +30,21 @@ pub struct Served {
 /// The link to the daemon. Lasts over the daemon's restarts: what is under way then is asked again. Cheap to clone.
 #[derive(Clone)]
 pub struct Link {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     events: mpsc::Sender<Event>,
     next: AtomicU64,
     under_way: Semaphore,
     served: Mutex<HashMap<Digest, Served>>,
-    tried: Mutex<Tried>,
-    came: Came,
-}
-
-/// Ranges of layers, one for each span, by where they came from.
-#[derive(Debug, Default)]
-struct Came {
-    store: AtomicU64,
-    registry: AtomicU64,
-    peers: AtomicU64,
+    pub(super) came: Came,
 }
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells the connection that nobody waits any more, wherever the wait ends.
@@ -130,13 +71,12 @@ impl Link {
             next: AtomicU64::new(1),
             under_way: Semaphore::new(UNDER_WAY),
             served: Mutex::default(),
-            tried: Mutex::default(),
             came: Came::default(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    async fn ask(&self, ask: Ask) -> Result<Answer, LinkError> {
+    pub(super) async fn ask(&self, ask: Ask) -> Result<Answer, LinkError> {
         let shared = &self.shared;
         let _turn = shared.under_way.acquire().await.map_err(|_| LinkError::Closed)?;
         let id = shared.next.fetch_add(1, Ordering::Relaxed);
@@ -213,14 +153,7 @@ impl Link {
 
     /// Tells the daemon, if it is there, what the filesystem does. Where the bytes came from is filled in here.
     pub fn report(&self, report: Report) {
-        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Came { store, registry, peers } = &self.shared.came;
-        let report = Report {
-            spans_from_store: get(store),
-            spans_from_registry: get(registry),
-            spans_from_peers: get(peers),
-            ..report
-        };
+        let report = self.shared.came.added_to(report);
         // Where the queue is full this one is left out.
         let _ = self.shared.events.try_send(Event::Tell(Ask::Report(report)));
     }
@@ -238,150 +171,5 @@ impl Link {
     /// Lets a layer be read no more.
     pub fn forget(&self, layer: &Digest) {
         lock(&self.shared.served).remove(layer);
-    }
-
-    async fn range(
-        &self,
-        layer: &Digest,
-        of_index: bool,
-        range: Range<u64>,
-        urgency: Urgency,
-    ) -> Result<Bytes, LinkError> {
-        let Some(served) = self.served(layer) else {
-            return Err(LinkError::Refused(format!("{layer} belongs to no image that was resolved")));
-        };
-        let index = of_index.then_some(served.index.file);
-        let key = (index.unwrap_or(*layer), range.clone());
-        let ask = Ask::Range(RangeRef {
-            image: Some(ImageRef {
-                name: served.image,
-                authorization: served.authorization.map(|shown| shown.expose().to_owned()),
-            }),
-            layer: layer.to_string(),
-            index: index.map(|file| file.to_string()),
-            start: range.start,
-            end: range.end,
-            urgency: messages::Urgency::from(urgency).into(),
-            wrong: lock(&self.shared.tried).of(&key),
-        });
-        let Answer::Range(got) = self.ask(ask).await? else { return Err(LinkError::Answer("no bytes")) };
-        if got.bytes.len() as u64 != range.end.saturating_sub(range.start) {
-            return Err(LinkError::Answer("too few or too many bytes"));
-        }
-        let Came { store, registry, peers } = &self.shared.came;
-        let came = match got.source {
-            CHECKED => store,
-            ORIGIN => registry,
-            _ => peers,
-        };
-        if !of_index {
-            came.fetch_add(1, Ordering::Relaxed);
-        }
-        if got.source != CHECKED {
-            lock(&self.shared.tried).note(key, got.source);
-        }
-        Ok(got.bytes)
-    }
-}
-
-impl LayerSource for Link {
-    fn claimed(&self, layer: &Digest) -> Option<ClaimedIndex> {
-        self.served(layer).map(|served| served.index)
-    }
-
-    fn index<'a>(
-        &'a self,
-        layer: &'a Digest,
-        range: Range<u64>,
-        urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
-        async move { self.range(layer, true, range, urgency).await.map_err(|error| about(layer, &error)) }
-            .boxed()
-    }
-
-    fn layer<'a>(
-        &'a self,
-        layer: &'a Digest,
-        range: Range<u64>,
-        urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
-        async move { self.range(layer, false, range, urgency).await.map_err(|error| about(layer, &error)) }
-            .boxed()
-    }
-
-    /// The layer can be read no more, until it is resolved anew.
-    fn revoke<'a>(&'a self, layer: &'a Digest, index: IndexId) -> BoxFuture<'a, ()> {
-        async move {
-            self.forget(layer);
-            let index = Bytes::copy_from_slice(&index.0);
-            let revoke = Ask::Revoke(messages::Revoke { layer: layer.to_string(), index });
-            if let Err(error) = self.ask(revoke).await {
-                tracing::warn!(%layer, %error, "the daemon does not know that an index is wrong");
-            }
-        }
-        .boxed()
-    }
-}
-
-fn about(layer: &Digest, error: &LinkError) -> SourceError {
-    tracing::debug!(%layer, %error, "no bytes from the daemon");
-    match error {
-        LinkError::Refused(_) => SourceError::Refused(*layer),
-        _ => SourceError::Unavailable(*layer),
-    }
-}
-
-impl From<Urgency> for messages::Urgency {
-    fn from(urgency: Urgency) -> Self {
-        match urgency {
-            Urgency::Fill => Self::Fill,
-            Urgency::Prefetch => Self::Prefetch,
-            Urgency::Demand => Self::Demand,
-        }
-    }
-}
-
-impl From<Failed> for LinkError {
-    fn from(failed: Failed) -> Self {
-        match failed.kind() {
-            FailureKind::Unavailable => Self::Unavailable(failed.text),
-            FailureKind::Refused | FailureKind::Invalid => Self::Refused(failed.text),
-        }
-    }
-}
-
-impl TryFrom<ImageInfo> for Image {
-    type Error = LinkError;
-
-    fn try_from(info: ImageInfo) -> Result<Self, LinkError> {
-        Ok(Self {
-            name: info.name,
-            manifest: info.manifest.parse()?,
-            config: info.config.parse()?,
-            layers: info.layers.into_iter().map(Layer::try_from).collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl TryFrom<LayerInfo> for Layer {
-    type Error = LinkError;
-
-    fn try_from(info: LayerInfo) -> Result<Self, LinkError> {
-        let index = match info.index {
-            Some(messages::Index::Known(index)) => {
-                let id = index.id.as_ref().try_into().map_err(|_| LinkError::Answer("no index id"))?;
-                Ok(ClaimedIndex { id: IndexId(id), file: index.file.parse()?, len: index.len })
-            }
-            Some(messages::Index::Missing(why)) => Err(why),
-            None => return Err(LinkError::Answer("nothing about an index")),
-        };
-        Ok(Self {
-            digest: info.digest.parse()?,
-            size: info.size,
-            media_type: info.media_type,
-            diff_id: info.diff_id.parse()?,
-            chain_id: info.chain_id.parse()?,
-            index,
-        })
     }
 }

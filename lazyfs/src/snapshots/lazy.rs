@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shoal_proto::{Digest, ImageName, ImageNameError, Reference};
@@ -16,10 +16,12 @@ use super::folders::Usage;
 use super::policy::{Fill, Policy};
 use super::report::report;
 use super::rows::{KnownLayer, ShownLayer, Snapshot};
+use crate::chain::chain_id;
 use crate::fill::{FillRate, Pace, fill};
 use crate::fs::SlotNumber;
 use crate::images::{ImageError, Images};
 use crate::link::{Image, Link, LinkError};
+use crate::lock::lock;
 use crate::span_cache::Patience;
 
 /// The label with the chain id of the layer that containerd is about to fetch and unpack.
@@ -92,10 +94,6 @@ pub(super) struct LazyLayers {
     pulls: Mutex<HashMap<String, Pull>>,
     /// Layers that a task lets become whole.
     filling: Arc<Mutex<HashMap<Digest, AbortHandle>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LazyLayers {
@@ -319,13 +317,6 @@ impl LazyLayers {
         let Some(placed) = self.images.fs().slot(layer.slot()) else { return Usage::default() };
         Usage { size: placed.layer().local_bytes(), files: placed.tree().nodes.len() as u64 }
     }
-}
-
-/// What containerd calls a layer and those below it (OCI image specification, "Layer ChainID").
-fn chain_id(below: Option<&Digest>, diff_id: &Digest) -> Digest {
-    let Some(below) = below else { return *diff_id };
-    let hash = ring::digest::digest(&ring::digest::SHA256, format!("{below} {diff_id}").as_bytes());
-    Digest::sha256(hash.as_ref().try_into().unwrap_or_default())
 }
 
 /// Those of these snapshots that are shown layers.

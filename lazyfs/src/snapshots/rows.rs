@@ -78,6 +78,11 @@ pub(super) struct ShownLayer {
 }
 
 impl ShownLayer {
+    /// Whether some of it can be read only with credentials that are in no row.
+    pub(super) fn borrows(&self) -> bool {
+        self.layers.iter().any(|layer| layer.borrowed)
+    }
+
     pub(super) fn slot(&self) -> SlotNumber {
         SlotNumber(self.layers.last().map_or(u32::MAX, |layer| layer.slot))
     }

@@ -63,16 +63,16 @@ impl Snapshots for Service {
 
     async fn commit(&self, request: Request<CommitSnapshot>) -> Result<Response<()>, Status> {
         let CommitSnapshot { name, key, labels } = request.into_inner();
-        Ok(Response::new(self.0.commit(name, key, sorted(labels)).await?))
+        Ok(Response::new(self.0.ledger().commit(name, key, sorted(labels)).await?))
     }
 
     async fn remove(&self, request: Request<SnapshotKey>) -> Result<Response<()>, Status> {
-        Ok(Response::new(self.0.remove(request.into_inner().key).await?))
+        Ok(Response::new(self.0.ledger().remove(request.into_inner().key).await?))
     }
 
     async fn stat(&self, request: Request<SnapshotKey>) -> Result<Response<OneInfo>, Status> {
         let name = request.into_inner().key;
-        let snapshot = self.0.stat(&name).await?;
+        let snapshot = self.0.ledger().stat(&name).await?;
         Ok(Response::new(OneInfo { info: Some(info(name, snapshot)) }))
     }
 
@@ -80,7 +80,7 @@ impl Snapshots for Service {
         let UpdateSnapshot { info: wanted, update_mask } = request.into_inner();
         let Info { name, labels, .. } = wanted.ok_or_else(|| Status::from(SnapshotError::NoName))?;
         let fields = update_mask.map(|mask| mask.paths).unwrap_or_default();
-        let snapshot = self.0.update(name.clone(), sorted(labels), fields).await?;
+        let snapshot = self.0.ledger().update(name.clone(), sorted(labels), fields).await?;
         Ok(Response::new(OneInfo { info: Some(info(name, snapshot)) }))
     }
 
@@ -89,7 +89,7 @@ impl Snapshots for Service {
     async fn list(&self, request: Request<ListSnapshots>) -> Result<Response<Self::ListStream>, Status> {
         let filters = Filters::parse(&request.into_inner().filters).map_err(SnapshotError::from)?;
         let found: Vec<_> =
-            self.0.list(&filters).await.into_iter().map(|(name, found)| info(name, found)).collect();
+            self.0.ledger().list(&filters).await.into_iter().map(|(name, found)| info(name, found)).collect();
         let pages: Vec<_> = found.chunks(LISTED).map(|page| Ok(Infos { info: page.to_vec() })).collect();
         Ok(Response::new(tokio_stream::iter(pages)))
     }

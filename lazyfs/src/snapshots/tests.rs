@@ -1,4 +1,7 @@
-//! Snapshots as containerd uses them, without a node: nothing can be shown, so all are folders.
+//! Snapshots as containerd uses them. Here there is no node: nothing can be shown, so all are folders.
+
+mod node;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,13 +15,17 @@ use super::api::Mount;
 use super::filter::Filters;
 use super::lazy::TARGET;
 use super::rows::Kind;
-use super::{Places, Policy, SnapshotError, Snapshotter};
+use super::{Fill, Places, Policy, SnapshotError, Snapshotter};
 use crate::link::Link;
 
 async fn open(folder: &TempDir) -> Arc<Snapshotter> {
+    open_with(folder, Policy::default()).await
+}
+
+async fn open_with(folder: &TempDir, policy: Policy) -> Arc<Snapshotter> {
     let places = Places { state: folder.path().to_owned(), mount: folder.path().join("mount") };
     let link = Link::open(folder.path().join("no.sock"));
-    Snapshotter::open(places, link, Policy::default()).await.unwrap()
+    Snapshotter::open(places, link, policy).await.unwrap()
 }
 
 fn labels(all: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -42,12 +49,18 @@ async fn layer(snapshots: &Arc<Snapshotter>, name: &str, parent: &str) {
     let mounts = prepare(snapshots, "extract", parent).await.unwrap();
     let upper = if parent.is_empty() { mounts[0].source.as_str() } else { option(&mounts[0], "upperdir") };
     std::fs::write(Path::new(upper).join(name), name).unwrap();
-    snapshots.commit(name.into(), "extract".into(), BTreeMap::new()).await.unwrap();
+    snapshots.ledger().commit(name.into(), "extract".into(), BTreeMap::new()).await.unwrap();
 }
 
 async fn names(snapshots: &Snapshotter, filter: &str) -> Vec<String> {
     let filters: Vec<_> = (!filter.is_empty()).then(|| filter.to_owned()).into_iter().collect();
-    snapshots.list(&Filters::parse(&filters).unwrap()).await.into_iter().map(|(name, _)| name).collect()
+    snapshots
+        .ledger()
+        .list(&Filters::parse(&filters).unwrap())
+        .await
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect()
 }
 
 #[tokio::test]
@@ -59,7 +72,7 @@ async fn each_kind_is_mounted_in_its_way() {
         (lowest[0].r#type.as_str(), &*lowest[0].options),
         ("bind", &["rw".into(), "rbind".into()][..])
     );
-    snapshots.commit("low".into(), "extract".into(), BTreeMap::new()).await.unwrap();
+    snapshots.ledger().commit("low".into(), "extract".into(), BTreeMap::new()).await.unwrap();
     layer(&snapshots, "high", "low").await;
 
     let active = prepare(&snapshots, "container", "high").await.unwrap();
@@ -95,19 +108,22 @@ async fn what_cannot_be_is_refused_as_containerd_expects() {
     assert_eq!(code(prepare(&snapshots, "", "low").await), Code::InvalidArgument);
     assert_eq!(code(snapshots.mounts("low").await), Code::FailedPrecondition);
     assert_eq!(code(snapshots.mounts("absent").await), Code::NotFound);
-    assert_eq!(code(snapshots.stat("absent").await), Code::NotFound);
-    assert_eq!(code(snapshots.remove("low".into()).await), Code::FailedPrecondition);
-    assert_eq!(code(snapshots.remove("absent".into()).await), Code::NotFound);
-    let commit = |name: &str, key: &str| snapshots.commit(name.into(), key.into(), BTreeMap::new());
+    assert_eq!(code(snapshots.ledger().stat("absent").await), Code::NotFound);
+    assert_eq!(code(snapshots.ledger().remove("low".into()).await), Code::FailedPrecondition);
+    assert_eq!(code(snapshots.ledger().remove("absent".into()).await), Code::NotFound);
+    let commit = |name: &str, key: &str| snapshots.ledger().commit(name.into(), key.into(), BTreeMap::new());
     assert_eq!(code(commit("low", "container").await), Code::AlreadyExists);
     assert_eq!(code(commit("new", "absent").await), Code::NotFound);
     assert_eq!(code(commit("new", "low").await), Code::FailedPrecondition);
     let fields = vec!["parent".to_owned()];
-    assert_eq!(code(snapshots.update("low".into(), BTreeMap::new(), fields).await), Code::InvalidArgument);
+    assert_eq!(
+        code(snapshots.ledger().update("low".into(), BTreeMap::new(), fields).await),
+        Code::InvalidArgument
+    );
     // A refused one left no folder.
     assert_eq!(std::fs::read_dir(folder.path().join("s")).unwrap().count(), 2);
-    snapshots.remove("container".into()).await.unwrap();
-    snapshots.remove("low".into()).await.unwrap();
+    snapshots.ledger().remove("container".into()).await.unwrap();
+    snapshots.ledger().remove("low".into()).await.unwrap();
     assert_eq!(std::fs::read_dir(folder.path().join("s")).unwrap().count(), 0);
 }
 
@@ -118,14 +134,14 @@ async fn labels_are_kept_and_changed() {
     snapshots.prepare("key".into(), String::new(), labels(&[("a", "1"), ("b", "2")])).await.unwrap();
     let update = async |new: &[(&str, &str)], fields: &[&str]| {
         let fields = fields.iter().map(|field| (*field).to_owned()).collect();
-        snapshots.update("key".into(), labels(new), fields).await.unwrap().labels
+        snapshots.ledger().update("key".into(), labels(new), fields).await.unwrap().labels
     };
     assert_eq!(update(&[("a", "3"), ("c.d", "4")], &["labels.a", "labels.c.d"]).await.len(), 3);
     assert_eq!(update(&[], &["labels.b"]).await, labels(&[("a", "3"), ("c.d", "4")]));
     assert_eq!(names(&snapshots, "labels.\"c.d\"==4").await, ["key"]);
     assert_eq!(update(&[("e", "5")], &[]).await, labels(&[("e", "5")]));
-    snapshots.commit("name".into(), "key".into(), labels(&[("f", "6")])).await.unwrap();
-    assert_eq!(snapshots.stat("name").await.unwrap().labels, labels(&[("f", "6")]));
+    snapshots.ledger().commit("name".into(), "key".into(), labels(&[("f", "6")])).await.unwrap();
+    assert_eq!(snapshots.ledger().stat("name").await.unwrap().labels, labels(&[("f", "6")]));
     assert_eq!(names(&snapshots, "").await, ["name"]);
 }
 
@@ -140,7 +156,7 @@ async fn a_folder_is_counted_without_what_lies_below() {
     std::fs::hard_link(upper.join("one"), upper.join("two")).unwrap();
     let used = snapshots.usage("container".into()).await.unwrap();
     assert!(used.files == 2 && (10_000..40_000).contains(&used.size), "{used:?}");
-    snapshots.commit("high".into(), "container".into(), BTreeMap::new()).await.unwrap();
+    snapshots.ledger().commit("high".into(), "container".into(), BTreeMap::new()).await.unwrap();
     assert_eq!(snapshots.usage("high".into()).await.unwrap(), used);
 }
 
@@ -151,8 +167,8 @@ async fn all_is_known_after_a_restart_and_what_a_crash_left_is_swept() {
     layer(&snapshots, "low", "").await;
     let mounts = prepare(&snapshots, "container", "low").await.unwrap();
     prepare(&snapshots, "gone", "low").await.unwrap();
-    snapshots.remove("gone".into()).await.unwrap();
-    let stat = snapshots.stat("low").await.unwrap();
+    snapshots.ledger().remove("gone".into()).await.unwrap();
+    let stat = snapshots.ledger().stat("low").await.unwrap();
     drop(snapshots);
 
     // A folder whose row was not written, or is removed already.
@@ -160,7 +176,7 @@ async fn all_is_known_after_a_restart_and_what_a_crash_left_is_swept() {
     std::fs::create_dir_all(left.join("fs/some")).unwrap();
     let snapshots = open(&folder).await;
     assert!(!left.exists());
-    assert_eq!(snapshots.stat("low").await.unwrap(), stat);
+    assert_eq!(snapshots.ledger().stat("low").await.unwrap(), stat);
     assert_eq!(snapshots.mounts("container").await.unwrap(), mounts);
     // Under a number that nothing had.
     let new = prepare(&snapshots, "new", "low").await.unwrap();
@@ -181,7 +197,7 @@ async fn a_folder_that_cannot_be_removed_stops_nothing() {
         eprintln!("skipped: cannot make a file immutable: {error}");
         return;
     }
-    snapshots.remove("container".into()).await.unwrap();
+    snapshots.ledger().remove("container".into()).await.unwrap();
     snapshots.cleanup().await.unwrap();
     drop(snapshots);
     let snapshots = open(&folder).await;
@@ -203,6 +219,20 @@ async fn a_process_waits_until_the_one_before_it_has_left_the_state() {
     assert_eq!(names(&*next.await, "").await, ["low"]);
 }
 
+/// It came by another pull, of another image perhaps.
+#[tokio::test]
+async fn a_layer_that_is_there_is_not_given_to_an_image_that_is_not_to_be_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = Policy { deny: vec!["registry.test/*".parse().unwrap()], ..Policy::default() };
+    let snapshots = open_with(&folder, policy).await;
+    let chain = format!("sha256:{}", "01".repeat(32));
+    layer(&snapshots, &chain, "").await;
+    let wanted =
+        labels(&[(TARGET, &chain), ("containerd.io/snapshot/cri.image-ref", "registry.test/library/app:v1")]);
+    let mounts = snapshots.prepare("other/1/extract".into(), String::new(), wanted).await;
+    assert_eq!(mounts.unwrap()[0].r#type, "bind", "containerd fetches and unpacks it");
+}
+
 /// Time passes as soon as nothing else happens.
 #[tokio::test(start_paused = true)]
 async fn a_layer_is_left_to_containerd_if_no_node_answers_and_so_are_those_that_follow() {
@@ -217,10 +247,10 @@ async fn a_layer_is_left_to_containerd_if_no_node_answers_and_so_are_those_that_
     assert_eq!(mounts.unwrap()[0].r#type, "bind");
     let first = begun.elapsed();
     let name = format!("k8s.io/2/{}", chain("01"));
-    snapshots.commit(name.clone(), "k8s.io/1/extract".into(), BTreeMap::new()).await.unwrap();
+    snapshots.ledger().commit(name.clone(), "k8s.io/1/extract".into(), BTreeMap::new()).await.unwrap();
     let mounts = snapshots.prepare("k8s.io/3/extract".into(), name, wanted(&chain("02"))).await;
     assert_eq!(mounts.unwrap()[0].r#type, "overlay");
     assert!(begun.elapsed() - first < std::time::Duration::from_secs(1), "it was asked again");
-    let active = snapshots.stat("k8s.io/3/extract").await.unwrap();
+    let active = snapshots.ledger().stat("k8s.io/3/extract").await.unwrap();
     assert_eq!((active.kind(), active.chain()), (Kind::Active, None));
 }

@@ -4,24 +4,23 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, try_join_all};
 use shoal_proto::Digest;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::error::{FillError, ReadError};
 use super::metrics::Metrics;
-use super::shelf::Shelf;
+use super::span_fetch::SpanFetch;
 use super::stored::{Judgement, Stored};
-use super::{MAX_WRONG, Patience, retry};
+use super::surroundings::Surroundings;
+use crate::VerifiedSpan;
 use crate::index::{IndexId, LayerIndex, SpanIndex};
-use crate::source::{LayerSource, SourceError, Urgency};
-use crate::{SpanError, VerifiedSpan};
+use crate::lock::lock;
+use crate::source::{SourceError, Urgency};
 
 #[cfg(test)]
 mod failed_syncs;
@@ -46,33 +45,6 @@ struct Fetch {
 struct Fetches {
     begun: u64,
     running: HashMap<SpanIndex, Fetch>,
-}
-
-/// What all layers of a cache have in common.
-#[derive(Clone, Debug)]
-pub(super) struct Surroundings {
-    pub(super) runtime: Handle,
-    pub(super) source: Arc<dyn LayerSource>,
-    pub(super) patience: Patience,
-    pub(super) shelf: Arc<Shelf>,
-    pub(super) metrics: Arc<Metrics>,
-}
-
-impl Surroundings {
-    /// Bytes from the source, asked for until the deadline.
-    pub(super) async fn fetch<F>(
-        &self,
-        layer: &Digest,
-        deadline: Instant,
-        ask: impl FnMut() -> F,
-    ) -> Result<Bytes, SourceError>
-    where
-        F: Future<Output = Result<Bytes, SourceError>>,
-    {
-        let bytes = retry::until(deadline, SourceError::Unavailable(*layer), ask).await?;
-        self.metrics.received(bytes.len());
-        Ok(bytes)
-    }
 }
 
 #[derive(Debug)]
@@ -143,19 +115,19 @@ impl Layer {
 
     /// When a reader last had to wait for something that was not here.
     pub fn last_demand(&self) -> Option<Instant> {
-        *self.last_demand.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.last_demand)
     }
 
     /// Fills `out` with bytes of the tar if all of them are on this disk and known to be right; says whether they
     /// are. Asks nobody. Blocks as long as this disk does.
-    pub fn read_local(&self, start: u64, out: &mut [u8]) -> io::Result<bool> {
+    pub fn read_local(&self, start: u64, out: &mut [u8]) -> Result<bool, ReadError> {
         if self.is_revoked() {
-            return Err(io::Error::other(ReadError::Revoked { layer: *self.digest() }));
+            return Err(ReadError::Revoked { layer: *self.digest() });
         }
         let range = start..start.saturating_add(out.len() as u64);
         let local = self.index().spans.covering(range).all(|span| self.stored.map.is_checked(span));
         if local {
-            self.stored.tar.read_exact_at(out, start)?;
+            self.stored.tar.read_exact_at(out, start).map_err(|error| self.disk(error))?;
         }
         Ok(local)
     }
@@ -287,9 +259,9 @@ impl Layer {
     /// read ahead is not so far behind.
     fn span(self: &Arc<Self>, span: SpanIndex, urgency: Urgency) -> Shared<BoxFuture<'static, Fetched>> {
         if urgency == Urgency::Demand {
-            *self.last_demand.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *lock(&self.last_demand) = Some(Instant::now());
         }
-        let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetches = lock(&self.fetches);
         if let Some(running) = fetches.running.get(&span)
             && running.urgency >= urgency.min(Urgency::Prefetch)
         {
@@ -317,52 +289,24 @@ impl Layer {
     }
 
     fn finished(&self, span: SpanIndex, number: u64) {
-        let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetches = lock(&self.fetches);
         if fetches.running.get(&span).is_some_and(|fetch| fetch.number == number) {
             fetches.running.remove(&span);
         }
     }
 
-    async fn obtain(self: &Arc<Self>, span: SpanIndex, urgency: Urgency) -> Fetched {
+    async fn obtain(&self, span: SpanIndex, urgency: Urgency) -> Fetched {
         if let Some(stored) = self.stored_span(span).await {
             self.around.metrics.found_on_disk();
             return Ok(stored);
         }
         let deadline = Instant::now() + self.around.patience.deadline;
-        let unavailable = || self.unavailable(span);
+        let unavailable = || SourceError::Unavailable(*self.digest());
+        let unavailable = || ReadError::Source { span: span.0, error: unavailable() };
         let permits = if urgency == Urgency::Demand { &self.demand } else { &self.ahead };
         let permit = tokio::time::timeout_at(deadline, permits.acquire()).await;
         let _permit = permit.map_err(|_| unavailable())?.map_err(|_| unavailable())?;
-        let (mut compressed, mut window) = (None, None);
-        for wrong in 1.. {
-            // Only what was wrong is asked for again: who gave it comes last then.
-            let fetch = futures_util::future::try_join(
-                self.compressed(span, compressed.take(), urgency, deadline),
-                self.window(span, window.take(), urgency, deadline),
-            );
-            let (bytes, reference) =
-                fetch.await.map_err(|error| ReadError::Source { span: span.0, error })?;
-            let decoded = self.decode(span, &bytes, &reference).await;
-            if matches!(decoded, Err(ReadError::Span { .. })) {
-                self.around.metrics.was_wrong();
-            }
-            match decoded {
-                Err(ReadError::Span { error, .. }) if wrong < MAX_WRONG => {
-                    tracing::warn!(layer = %self.digest(), %error, "asking again");
-                    // A window is checked by itself, and before it is used.
-                    match error {
-                        SpanError::Window(_) => compressed = Some(bytes),
-                        _ => window = Some(reference),
-                    }
-                }
-                Err(error) => return Err(error),
-                Ok(decoded) => {
-                    self.around.metrics.fetched(urgency);
-                    return Ok(decoded);
-                }
-            }
-        }
-        Err(unavailable())
+        SpanFetch { stored: &self.stored, around: &self.around, span, urgency, deadline }.run().await
     }
 
     /// The span from this disk, if it is said to be there and is right.
@@ -377,55 +321,6 @@ impl Layer {
             stored.read(span).inspect(|_| stored.map.found(span, failed_syncs))
         });
         read.await.ok().flatten()
-    }
-
-    /// The span's compressed bytes, unless they are `known`.
-    async fn compressed(
-        &self,
-        span: SpanIndex,
-        known: Option<Bytes>,
-        urgency: Urgency,
-        deadline: Instant,
-    ) -> Result<Bytes, SourceError> {
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let range = self.index().spans.compressed_range(span).unwrap_or_default();
-        let ask = || self.around.source.layer(self.digest(), range.clone(), urgency);
-        self.around.fetch(self.digest(), deadline, ask).await
-    }
-
-    /// The span's window, unless it is `known`.
-    async fn window(
-        &self,
-        span: SpanIndex,
-        known: Option<Bytes>,
-        urgency: Urgency,
-        deadline: Instant,
-    ) -> Result<Bytes, SourceError> {
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let Some(range) = self.stored.head.window_range(span) else { return Ok(Bytes::new()) };
-        let ask = || self.around.source.index(self.digest(), range.clone(), urgency);
-        self.around.fetch(self.digest(), deadline, ask).await
-    }
-
-    async fn decode(&self, span: SpanIndex, compressed: &Bytes, window: &Bytes) -> Fetched {
-        let (stored, shelf) = (self.stored.clone(), self.around.shelf.clone());
-        let (compressed, window) = (compressed.clone(), window.clone());
-        let decoded = tokio::task::spawn_blocking(move || {
-            let decoded = VerifiedSpan::decode(stored.index(), span, &compressed, &window);
-            let decoded = decoded.map_err(|error| ReadError::Span { layer: *stored.digest(), error })?;
-            stored.write(&decoded);
-            shelf.wrote(decoded.bytes().len());
-            Ok(decoded)
-        });
-        decoded.await.unwrap_or(Err(ReadError::ShutDown { layer: *self.digest() }))
-    }
-
-    fn unavailable(&self, span: SpanIndex) -> ReadError {
-        ReadError::Source { span: span.0, error: SourceError::Unavailable(*self.digest()) }
     }
 
     fn disk(&self, error: io::Error) -> ReadError {

@@ -10,9 +10,10 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::index::{IndexId, SpanIndex};
+use crate::lock::lock;
 
 const MAGIC: &[u8; 8] = b"SHOALSP1";
 /// Magic and index id: spans of another index are other spans.
@@ -108,7 +109,7 @@ impl SpanMap {
     /// Syncs the tar, then the bits of what had been written to it before. If the tar cannot be synced, that is
     /// forgotten. Blocks.
     pub(super) fn sync(&self, sync_tar: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = lock(&self.file);
         let pending = std::mem::take(&mut self.stored().pending);
         if pending.is_empty() {
             return Ok(());
@@ -143,7 +144,7 @@ impl SpanMap {
     }
 
     fn stored(&self) -> MutexGuard<'_, Stored> {
-        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stored)
     }
 
     fn check(&self, span: SpanIndex) {

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 use shoal_proto::Digest;
@@ -19,6 +19,7 @@ use super::head::HEAD;
 use super::layer::Layer;
 use super::stored::Stored;
 use super::verdict::REVOKED;
+use crate::lock::lock;
 
 /// A layer that somebody uses, perhaps. Locked while it is opened or its files are removed, so that none is opened
 /// twice, and none waits for another.
@@ -264,10 +265,6 @@ impl Drop for Shelf {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Notes that a layer is used. Only the order in which layers go hangs on it.

@@ -41,6 +41,8 @@ async fn reads_go_on_from_memory_and_the_fill_stops() {
         layer.read(0, &mut out, Urgency::Demand).await.unwrap();
         assert!(out == tar);
     }
+    assert!(source.asked() > layer.index().spans.len(), "what the disk did not take is fetched again");
+    assert!(source.blamed().is_empty(), "who gave it gave what was right");
     let present = layer.spans_present();
     assert!(present > 3 && present < layer.index().spans.len(), "{present} spans");
     let last = SpanIndex(layer.index().spans.len() as u32 - 1);

@@ -11,7 +11,9 @@ use futures_util::future::BoxFuture;
 use ring::digest::{SHA256, digest};
 use shoal_lazyfs::build::IndexBuilder;
 use shoal_lazyfs::index::{Head, Header, IndexId, LayerIndex, encode_head};
-use shoal_lazyfs::source::{ClaimedIndex, LayerSource, MAX_RANGE, SourceError, Urgency};
+use shoal_lazyfs::source::{
+    ClaimedIndex, Given, Giver, Giving, LayerSource, MAX_RANGE, SourceError, Urgency,
+};
 use shoal_proto::Digest;
 use tokio::sync::Semaphore;
 
@@ -40,6 +42,7 @@ pub(crate) struct Source {
     asked: AtomicUsize,
     asked_of_indexes: AtomicUsize,
     lies_once: AtomicBool,
+    blamed: Mutex<Vec<Vec<Giver>>>,
     revoked: Mutex<Vec<Digest>>,
 }
 
@@ -68,6 +71,7 @@ impl Source {
             asked: AtomicUsize::new(0),
             asked_of_indexes: AtomicUsize::new(0),
             lies_once: AtomicBool::new(false),
+            blamed: Mutex::default(),
             revoked: Mutex::default(),
         }
     }
@@ -130,7 +134,7 @@ impl Source {
         *self.mood.lock().unwrap() = mood;
     }
 
-    /// Ranges of layers, not of indexes, that were asked for.
+    /// Ranges of layers, not of indexes, that were asked for. Who gave them is numbered from 0; of indexes, from 1000.
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
@@ -148,6 +152,19 @@ impl Source {
     /// Layers whose index was said to lie.
     pub(crate) fn revoked(&self) -> Vec<Digest> {
         self.revoked.lock().unwrap().clone()
+    }
+
+    /// Of each range that was asked for whose earlier bytes did not hold: who gave those.
+    pub(crate) fn blamed(&self) -> Vec<Vec<Giver>> {
+        self.blamed.lock().unwrap().clone()
+    }
+
+    /// Each answer has another giver, that of this number.
+    fn given(&self, wrong: &[Giver], number: usize, bytes: Bytes) -> Given {
+        if !wrong.is_empty() {
+            self.blamed.lock().unwrap().push(wrong.to_vec());
+        }
+        Given { bytes, from: Giver(number as u64) }
     }
 
     async fn answer(&self, layer: Digest, bytes: Bytes, urgency: Urgency) -> Result<Bytes, SourceError> {
@@ -184,19 +201,20 @@ impl LayerSource for Source {
         layer: &'a Digest,
         range: Range<u64>,
         _urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        wrong: &'a [Giver],
+    ) -> Giving<'a> {
         assert!(range.end - range.start <= MAX_RANGE, "{range:?}");
         async move {
             if *self.mood.lock().unwrap() == Mood::Gone {
                 return Err(SourceError::Unavailable(*layer));
             }
-            self.asked_of_indexes.fetch_add(1, Ordering::SeqCst);
+            let number = 1000 + self.asked_of_indexes.fetch_add(1, Ordering::SeqCst);
             let foreign = self.foreign.lock().unwrap().pop_front();
             let file = foreign.map_or_else(|| self.bytes(layer).map(|both| both.1), Ok)?;
             // Who lies has bytes for any range.
             let mut bytes = file.get(range.start as usize..).unwrap_or_default().to_vec();
             bytes.resize((range.end - range.start) as usize, 0);
-            Ok(bytes.into())
+            Ok(self.given(wrong, number, bytes.into()))
         }
         .boxed()
     }
@@ -206,11 +224,13 @@ impl LayerSource for Source {
         layer: &'a Digest,
         range: Range<u64>,
         urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        wrong: &'a [Giver],
+    ) -> Giving<'a> {
         async move {
-            self.asked.fetch_add(1, Ordering::SeqCst);
+            let number = self.asked.fetch_add(1, Ordering::SeqCst);
             let bytes = self.bytes(layer)?.0.slice(range.start as usize..range.end as usize);
-            self.answer(*layer, bytes, urgency).await
+            let bytes = self.answer(*layer, bytes, urgency).await?;
+            Ok(self.given(wrong, number, bytes))
         }
         .boxed()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shoal_lazyfs::fs::Ino;
 use shoal_lazyfs::images::Images;
 use shoal_lazyfs::index::{Entrance, SpanIndex, WindowRef};
-use shoal_lazyfs::source::Urgency;
+use shoal_lazyfs::source::{Giver, Urgency};
 use shoal_lazyfs::span_cache::{Layer, Patience, ReadError, SpanCache};
 
 use super::samples::{self, SPAN};
@@ -198,9 +198,12 @@ async fn of_a_span_only_what_was_wrong_is_asked_for_again() {
         spans.indexes().filter(windowed).map(|span| spans.tar_range(span).unwrap().start as usize);
     let (at, next) = (starts.next().unwrap(), starts.next().unwrap());
     // The first answer for the window is another file's.
+    let giver = |number: usize| Giver(number as u64);
+    let windows = case.source.asked_of_indexes();
     case.source.gives_first([bytes::Bytes::from(vec![7; 1 << 20])]);
     assert!(read(&case.layer, at, 1000).await.unwrap() == case.tar[at..at + 1000]);
     assert_eq!(case.source.asked(), 1, "the layer's bytes were right");
+    assert_eq!(case.source.blamed(), [[giver(1000 + windows)]]);
     // And the other way round.
     let at = next;
     case.source.lies_once();
@@ -208,6 +211,7 @@ async fn of_a_span_only_what_was_wrong_is_asked_for_again() {
     assert!(read(&case.layer, at, 1000).await.unwrap() == case.tar[at..at + 1000]);
     assert_eq!(case.source.asked(), 3);
     assert_eq!(case.source.asked_of_indexes(), windows + 1, "the window was right");
+    assert_eq!(case.source.blamed()[1..], [[giver(1)]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use quinn::{Connection, ReadError, RecvStream, WriteError};
 use shoal_proto::NodeId;
 use shoal_proto::message::{ChunkReply, PeerRequest};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::frame::{FrameError, ReadFrameError, frame, read_frame};
@@ -21,6 +22,8 @@ pub(super) struct Fetch<'a> {
     pub(super) connection: &'a Connection,
     /// Bytes that the chunk has.
     pub(super) expected: u32,
+    /// Bytes that came so far.
+    pub(super) arrived: watch::Sender<u64>,
 }
 
 impl Fetch<'_> {
@@ -78,6 +81,7 @@ impl Fetch<'_> {
                 return Err(FetchError::TooLong { node, expected });
             }
             body.push(&part.bytes);
+            self.arrived.send_modify(|bytes| *bytes += part.bytes.len() as u64);
             self.shared.download.take(part.bytes.len() as u64).await;
         }
         if body.len() < expected as usize {

@@ -135,13 +135,15 @@ impl QuicEndpoint {
         from: NodeId,
         request: PeerRequest,
         expected: u32,
+        arrived: watch::Sender<u64>,
     ) -> BoxFuture<'static, Result<FetchedChunk, FetchError>> {
         let shared = self.shared.clone();
         let runtime = self.runtime.clone();
         Box::pin(async move {
             let connection = shared.links.connection(from).ok_or(FetchError::NotConnected(from))?;
             let work = async move {
-                let fetch = Fetch { shared: &shared, node: from, connection: &connection, expected };
+                let (shared, connection) = (&*shared, &connection);
+                let fetch = Fetch { shared, node: from, connection, expected, arrived };
                 fetch.run(&request).await
             };
             Self::there(runtime, work).await.unwrap_or(Err(FetchError::Closed))
@@ -206,17 +208,18 @@ impl Bulk for QuicEndpoint {
         request: ChunkRequest,
         expected: u32,
     ) -> BoxFuture<'static, Result<FetchedChunk, FetchError>> {
-        self.ask(from, PeerRequest::Chunk(request), expected)
+        self.ask(from, PeerRequest::Chunk(request), expected, watch::Sender::default())
     }
 
     fn fetch_range(
         &self,
         from: NodeId,
         request: RangeRequest,
+        arrived: watch::Sender<u64>,
     ) -> BoxFuture<'static, Result<FetchedChunk, FetchError>> {
         // The other end refuses a request for more than a range may have.
         let expected = request.range.end.saturating_sub(request.range.start).min(limit::RANGE);
-        self.ask(from, PeerRequest::Range(request), u32::try_from(expected).unwrap_or(u32::MAX))
+        self.ask(from, PeerRequest::Range(request), u32::try_from(expected).unwrap_or(u32::MAX), arrived)
     }
 
     fn disconnect(&self, node: NodeId) {

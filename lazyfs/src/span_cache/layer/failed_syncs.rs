@@ -5,9 +5,14 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::build::IndexBuilder;
 use crate::index::{Head, encode_head};
+use crate::source::{Given, Giver, Giving, LayerSource};
+use crate::span_cache::Patience;
+use crate::span_cache::shelf::Shelf;
 
 const SPAN: u64 = 64 << 10;
 
@@ -21,7 +26,8 @@ impl LayerSource for Source {
         layer: &'a Digest,
         _range: Range<u64>,
         _urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        _wrong: &'a [Giver],
+    ) -> Giving<'a> {
         async { Err(SourceError::NoIndex(*layer)) }.boxed()
     }
 
@@ -30,8 +36,13 @@ impl LayerSource for Source {
         _layer: &'a Digest,
         range: Range<u64>,
         _urgency: Urgency,
-    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
-        async move { Ok(self.0.slice(offset(0, range.start)..offset(0, range.end))) }.boxed()
+        _wrong: &'a [Giver],
+    ) -> Giving<'a> {
+        async move {
+            let bytes = self.0.slice(offset(0, range.start)..offset(0, range.end));
+            Ok(Given::by_itself(bytes))
+        }
+        .boxed()
     }
 }
 
