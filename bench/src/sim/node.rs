@@ -1,6 +1,6 @@
 //! One simulated node: its machine, what it has, what is under way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use shoal_proto::message::{PeerInfo, Place};
 use shoal_proto::{ChunkIndex, ChunkSet, ChunkValue, NodeId};
@@ -72,7 +72,7 @@ pub(super) struct Node {
     pub(super) copies: Vec<Copy>,
     /// The next layer that its client will ask for.
     pub(super) next_layer: BlobId,
-    pub(super) linked: BTreeSet<Number>,
+    pub(super) linked: Vec<Number>,
     /// Chunks that it asked for, by the machine's number; and those that it sends.
     pub(super) asked: Vec<(u64, usize)>,
     pub(super) sending: Vec<usize>,
@@ -106,7 +106,7 @@ impl Node {
             finished: None,
             copies: image.blobs.iter().map(copy).collect(),
             next_layer: 0,
-            linked: BTreeSet::new(),
+            linked: Vec::new(),
             asked: Vec::new(),
             sending: Vec::new(),
             reads: Vec::new(),

@@ -39,7 +39,7 @@ pub(super) struct Transfer {
 
 impl World {
     pub(super) fn link(&mut self, from: Number, to: Number) {
-        let name = self.nodes[to as usize].info.node;
+        let name = self.names[to as usize];
         if !self.nodes[from as usize].alive {
             return;
         }
@@ -47,11 +47,12 @@ impl World {
             self.feed(from, PeerEvent::ConnectFailed(name));
             return;
         }
-        if !self.nodes[from as usize].linked.insert(to) {
+        if self.nodes[from as usize].linked.contains(&to) {
             // The other side was faster.
             return;
         }
-        self.nodes[to as usize].linked.insert(from);
+        self.nodes[from as usize].linked.push(to);
+        self.nodes[to as usize].linked.push(from);
         // The other side has the whole handshake one way later.
         let event = PeerEvent::LinkUp(self.nodes[from as usize].info.node);
         self.queue.after(self.latency(from, to), Event::Peer(to, Box::new(event)));
@@ -67,8 +68,9 @@ impl World {
 
     /// A node learns that a link is gone.
     pub(super) fn link_lost(&mut self, node: Number, other: Number) {
-        if self.nodes[node as usize].linked.remove(&other) {
-            self.nodes[other as usize].linked.remove(&node);
+        if self.nodes[node as usize].linked.contains(&other) {
+            self.nodes[node as usize].linked.retain(|linked| *linked != other);
+            self.nodes[other as usize].linked.retain(|linked| *linked != node);
             let name = self.nodes[other as usize].info.node;
             self.feed(node, PeerEvent::LinkDown(name));
         }
@@ -115,7 +117,7 @@ impl World {
             self.stuck(ticket.slot);
             return;
         }
-        let name = self.nodes[asker as usize].info.node;
+        let name = self.names[asker as usize];
         let back = self.latency(asker, sender);
         match self.nodes[sender as usize].machine.admit(now, name, &chunk) {
             Admission::Busy => {
@@ -183,7 +185,7 @@ impl World {
     }
 
     pub(super) fn upload_ended(&mut self, node: Number, to: Number) {
-        let to = self.nodes[to as usize].info.node;
+        let to = self.names[to as usize];
         self.feed(node, PeerEvent::UploadEnded { to });
     }
 

@@ -54,7 +54,7 @@ impl World {
             Event::Peer(number, event) => self.feed(number, *event),
             Event::Message { from, to, message } => {
                 if self.nodes[to as usize].linked.contains(&from) {
-                    let from = self.nodes[from as usize].info.node;
+                    let from = self.names[from as usize];
                     self.feed(to, PeerEvent::Peer { from, message: *message });
                 }
             }

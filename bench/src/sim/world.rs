@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) cargo: Vec<Option<Cargo>>,
     pub(super) topology: Topology,
     pub(super) nodes: Vec<Node>,
+    /// Those of all nodes, close together: most events need one and nothing else of the node.
+    pub(super) names: Vec<NodeId>,
     pub(super) tracker: Option<TrackerMachine>,
     pub(super) generation: u64,
     pub(super) tracker_tick: Option<Nanos>,
@@ -88,6 +90,7 @@ impl World {
             cargo: Vec::new(),
             topology,
             nodes: Vec::new(),
+            names: Vec::new(),
             tracker: None,
             generation: 0,
             tracker_tick: None,
@@ -139,6 +142,7 @@ impl World {
         let rack = if racked { format!("rack-{}", port.rack) } else { String::new() };
         let place = Place { zone: zone.into(), rack: rack.into() };
         let node = Node::new(number, place, port, self.tuning.peer.clone(), &self.image, &mut self.rng);
+        self.names.push(node.info.node);
         self.nodes.push(node);
         self.restore(number);
         if self.tracker.is_some() {

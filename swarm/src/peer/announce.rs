@@ -94,7 +94,7 @@ impl PeerMachine {
         let fresh: Vec<Fresh> = fresh.iter().filter_map(|chunk| Fresh::of(swarm, *chunk)).collect();
         let mut states = Vec::new();
         let mut messages = Vec::new();
-        for (node, neighbour) in &swarm.neighbours {
+        for (node, neighbour) in swarm.neighbours.iter() {
             // What it has itself it need not know of; should it lose it, it says so.
             let needs = |new: &&Fresh| {
                 !neighbour.has.contains(ChunkIndex(new.chunk))

@@ -1,6 +1,6 @@
 //! Other nodes: who is linked, who is busy, who lied.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use shoal_proto::NodeId;
@@ -8,6 +8,7 @@ use shoal_proto::message::PeerInfo;
 use slab::Slab;
 
 use super::Key;
+use super::node_map::NodeMap;
 use crate::Time;
 
 /// Shortest wait after BUSY: below, asking costs more than waiting.
@@ -160,7 +161,7 @@ pub(super) type LinkKey = usize;
 /// places, which costs no search by name.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    keys: BTreeMap<NodeId, LinkKey>,
+    keys: NodeMap<LinkKey>,
     links: Slab<Link>,
 }
 
@@ -184,7 +185,14 @@ impl Links {
     }
 
     pub(super) fn key_or_add(&mut self, node: NodeId) -> LinkKey {
-        *self.keys.entry(node).or_insert_with(|| self.links.insert(Link::default()))
+        match self.keys.get(&node) {
+            Some(key) => *key,
+            None => {
+                let key = self.links.insert(Link::default());
+                self.keys.insert(node, key);
+                key
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, node: &NodeId) -> Option<Link> {

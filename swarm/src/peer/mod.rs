@@ -11,6 +11,7 @@ mod evidence;
 mod leases;
 mod links;
 mod neighbours;
+mod node_map;
 mod report;
 mod rounds;
 mod selection;

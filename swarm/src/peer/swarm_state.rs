@@ -12,6 +12,7 @@ use shoal_proto::{
 
 use super::evidence::{ClaimRef, Evidence};
 use super::links::LinkKey;
+use super::node_map::NodeMap;
 use crate::Time;
 
 /// How far a blob is.
@@ -125,7 +126,7 @@ pub(super) struct Swarm {
     pub(super) evidence: Evidence,
     /// The map that this node itself verified.
     pub(super) own_map: Option<u8>,
-    pub(super) neighbours: BTreeMap<NodeId, Neighbour>,
+    pub(super) neighbours: NodeMap<Neighbour>,
     /// How many neighbours have each chunk.
     pub(super) copies: Vec<u16>,
     pub(super) readers: BTreeMap<u64, Reader>,
@@ -178,7 +179,7 @@ impl Swarm {
             claims: vec![ClaimRef::Entry(0); chunks as usize],
             evidence: Evidence::new(chunks, round),
             own_map: None,
-            neighbours: BTreeMap::new(),
+            neighbours: NodeMap::default(),
             copies: vec![0; chunks as usize],
             readers: BTreeMap::new(),
             leases: BTreeMap::new(),
