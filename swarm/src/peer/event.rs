@@ -101,6 +101,7 @@ pub enum FetchOutcome {
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "made one at a time and carried out at once")]
 pub enum PeerAction {
     ToTracker(NodeMessage),
     /// Answered by LinkUp or ConnectFailed.

@@ -179,6 +179,7 @@ impl Links {
     }
 
     /// The link of a node; a new one if there is none.
+    #[allow(clippy::indexing_slicing, reason = "each key is that of a link: both come and go together")]
     pub(super) fn get_or_add(&mut self, node: NodeId) -> &mut Link {
         let key = self.key_or_add(node);
         &mut self.links[key]
