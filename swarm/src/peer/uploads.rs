@@ -94,16 +94,17 @@ impl PeerMachine {
         if enough { slots } else { held.max(FEW) }
     }
 
-    /// An upload is over. Its slot is offered to those that were told BUSY first.
+    /// An upload is over. Its slot is offered to those that were told BUSY first, of other zones before others.
     pub(super) fn upload_ended(&mut self, to: NodeId) {
         if let Some(place) = self.uploads.to.iter().position(|other| *other == to) {
             self.uploads.to.swap_remove(place);
         }
-        if self.uploads.count() >= self.upload_slots() {
-            return;
-        }
-        for _ in 0..OFFERED.min(self.uploads.turned_away.len()) {
-            if let Some(node) = self.uploads.turned_away.pop_front().filter(|node| self.is_up(node)) {
+        let (count, slots) = (self.uploads.count(), self.upload_slots());
+        for _ in 0..OFFERED {
+            let far = self.uploads.turned_away.iter().position(|node| !self.is_near(node));
+            let place = far.filter(|_| count < slots + FAR).or((count < slots).then_some(0));
+            let Some(node) = place.and_then(|place| self.uploads.turned_away.remove(place)) else { return };
+            if self.is_up(&node) {
                 self.say(node, PeerMessage::Free);
             }
         }
