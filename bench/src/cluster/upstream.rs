@@ -16,13 +16,14 @@ use reqwest::header::{
 };
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::Deserialize;
+use shoal_proto::host_architecture;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::UsageError;
-use crate::rig::image::{Content, Descriptor, Image, MANIFEST_TYPES, architecture};
+use crate::rig::image::{Content, Descriptor, Image, MANIFEST_TYPES};
 use crate::rig::net::{Host, Network, inside};
 use crate::rig::registry::{PORT, Sent};
 
@@ -107,12 +108,13 @@ impl Upstream {
         let (reference, manifest) = match serde_json::from_str::<Index>(&manifest) {
             Err(_) => (reference.to_owned(), manifest),
             Ok(index) => {
-                let fits =
-                    |platform: &Platform| platform.os == "linux" && platform.architecture == architecture();
+                let fits = |platform: &Platform| {
+                    platform.os == "linux" && platform.architecture == host_architecture()
+                };
                 let listed =
                     index.manifests.into_iter().find(|listed| listed.platform.as_ref().is_some_and(fits));
-                let listed =
-                    listed.with_context(|| format!("{name} is not there for linux/{}", architecture()))?;
+                let listed = listed
+                    .with_context(|| format!("{name} is not there for linux/{}", host_architecture()))?;
                 let digest = listed.descriptor.digest;
                 let manifest = self.manifest(repository, &digest).await?;
                 (digest, manifest)

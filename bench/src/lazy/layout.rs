@@ -89,7 +89,9 @@ pub(super) fn program(image: &Image) -> Result<Program> {
 
 /// The name under which containerd keeps an image's top layer.
 pub(super) fn chain_id(image: &Image) -> Result<Digest> {
-    let chain = configuration(image)?.rootfs.diff_ids.into_iter();
-    let top = chain.reduce(|below, diff_id| digest(format!("{below} {diff_id}").as_bytes()).to_string());
-    Ok(top.context("the configuration names no layers")?.parse()?)
+    let mut top = None;
+    for diff_id in configuration(image)?.rootfs.diff_ids {
+        top = Some(shoal_lazyfs::chain::chain_id(top.as_ref(), &diff_id.parse()?));
+    }
+    top.context("the configuration names no layers")
 }

@@ -8,13 +8,13 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use serde_json::json;
-use shoal_proto::Digest;
+use shoal_proto::{Digest, host_architecture};
 use tokio::process::Command;
 
 use super::layout;
 use super::needs;
 use super::recipe::{ImageName, Recipe, SUITE};
-use crate::rig::image::{Image, Layer, architecture, digest, digest_of};
+use crate::rig::image::{Image, Layer, digest, digest_of};
 
 const INSTALL: &str = include_str!("install.sh");
 /// Enough of a digest to tell recipes apart.
@@ -97,7 +97,7 @@ impl Kept<'_> {
             made.push(compress(&tar, &blobs).await?);
         }
         let config = json!({
-            "architecture": architecture(),
+            "architecture": host_architecture(),
             "os": "linux",
             "config": {
                 "Cmd": recipe.command,

@@ -93,15 +93,6 @@ impl Blob {
     }
 }
 
-/// This machine's processor, as images name it.
-pub(crate) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
 impl Image {
     /// An image of these layers. Nobody unpacks it: to networks and disks they are compressed archives.
     pub(crate) fn new(tag: &str, layers: Vec<Layer>) -> Self {

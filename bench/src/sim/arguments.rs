@@ -203,20 +203,26 @@ impl SimArguments {
     }
 }
 
+/// Only for parsing, where there is no whole command line.
+#[cfg(test)]
+#[derive(clap::Parser)]
+struct Cli {
+    #[command(flatten)]
+    sim: SimArguments,
+}
+
+/// The arguments in a line like `sim --nodes 3`.
+#[cfg(test)]
+pub(super) fn parsed(line: &str) -> SimArguments {
+    <Cli as clap::Parser>::try_parse_from(line.split(' ')).unwrap().sim
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        sim: SimArguments,
-    }
-
     fn parse(line: &str) -> SimArguments {
-        Cli::try_parse_from(line.split(' ').skip(2)).unwrap().sim
+        parsed(line.strip_prefix("shoal bench ").unwrap())
     }
 
     #[test]

@@ -261,25 +261,16 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
-    use super::super::arguments::{Scenario, SimArguments};
+    use super::super::arguments::{Scenario, parsed};
     use super::super::world::Tuning;
     use super::*;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        sim: SimArguments,
-    }
 
     #[test]
     fn what_crossed_zones_counts_also_where_it_came_in_vain() {
         let ends: [fn(&mut World, usize); 2] =
             [|world, slot| world.abandon(slot, 0), |world, slot| world.sender_died(slot)];
         for (zones, crossed) in [(2, 500_000), (1, 0)] {
-            let line = format!("sim --nodes 2 --size 1MiB --link 8mbit --zones {zones}");
-            let arguments = Cli::try_parse_from(line.split(' ')).unwrap().sim;
+            let arguments = parsed(&format!("sim --nodes 2 --size 1MiB --link 8mbit --zones {zones}"));
             let image = Scenario::FlashCrowd.image(&arguments).unwrap();
             for end in ends {
                 let mut world = World::new(&arguments, Tuning::default(), image.clone());

@@ -145,21 +145,13 @@ pub(super) fn bound(arguments: &SimArguments, node_rates: &[f64], bytes: u64) ->
 
 #[cfg(test)]
 mod tests {
+    use super::super::arguments::parsed;
     use super::*;
 
     // Zones whose uplinks together are slower than their nodes.
     #[test]
     fn the_narrowest_part_of_the_network_bounds() {
-        use clap::Parser;
-        #[derive(Parser)]
-        struct Cli {
-            #[command(flatten)]
-            sim: SimArguments,
-        }
-        let bound_of = |line: &str, rates: &[f64]| {
-            let arguments = Cli::try_parse_from(line.split(' ')).unwrap().sim;
-            bound(&arguments, rates, 8_000_000)
-        };
+        let bound_of = |line: &str, rates: &[f64]| bound(&parsed(line), rates, 8_000_000);
         // 8 MB at 8 Mbit/s.
         assert_eq!(bound_of("sim --link 8mbit", &[1e6; 4]), 8.0);
         assert_eq!(bound_of("sim --link 8mbit --origin-link 4mbit", &[1e6; 4]), 16.0);
@@ -169,15 +161,8 @@ mod tests {
 
     #[test]
     fn flows_share_the_uplinks_of_the_zones_that_they_leave_and_enter() {
-        use clap::Parser;
-        #[derive(Parser)]
-        struct Cli {
-            #[command(flatten)]
-            sim: SimArguments,
-        }
         // Nodes in turn in zones 0 and 1; uplinks of 1 MB/s, all else 100 MB/s.
-        let line = "sim --link 800mbit --zones 2 --zone-link 8mbit";
-        let arguments = Cli::try_parse_from(line.split(' ')).unwrap().sim;
+        let arguments = parsed("sim --link 800mbit --zones 2 --zone-link 8mbit");
         let mut flows = Flows::default();
         let network = Topology::new(&mut flows, &arguments);
         let ports: Vec<Port> = (0..6)

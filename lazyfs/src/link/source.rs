@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use shoal_proto::Digest;
 
 use super::messages::{self, Answer, Ask, CHECKED, ImageRef, ORIGIN, RangeRef, Report};
@@ -89,11 +89,7 @@ impl LayerSource for Link {
         urgency: Urgency,
         wrong: &'a [Giver],
     ) -> Giving<'a> {
-        async move {
-            let given = self.range(layer, true, range, urgency, wrong).await;
-            given.map_err(|error| about(layer, &error))
-        }
-        .boxed()
+        self.range(layer, true, range, urgency, wrong).map_err(|error| about(layer, &error)).boxed()
     }
 
     fn layer<'a>(
@@ -103,11 +99,7 @@ impl LayerSource for Link {
         urgency: Urgency,
         wrong: &'a [Giver],
     ) -> Giving<'a> {
-        async move {
-            let given = self.range(layer, false, range, urgency, wrong).await;
-            given.map_err(|error| about(layer, &error))
-        }
-        .boxed()
+        self.range(layer, false, range, urgency, wrong).map_err(|error| about(layer, &error)).boxed()
     }
 
     /// The layer can be read no more, until it is resolved anew.

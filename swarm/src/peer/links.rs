@@ -116,8 +116,8 @@ impl Link {
         self.state == LinkState::Up
     }
 
-    /// Its slots are taken: leaves it alone for a while that doubles, with jitter. Returns until when.
-    pub(super) fn busy(&mut self, now: Time, chunk_time: Duration, jitter: f64) -> Time {
+    /// Its slots are taken: leaves it alone for a while that doubles, with jitter.
+    pub(super) fn busy(&mut self, now: Time, chunk_time: Duration, jitter: f64) {
         let chunks = if self.near == Some(false) { BUSY_CHUNKS_FAR } else { BUSY_CHUNKS };
         let base = chunk_time.mul_f64(chunks).clamp(BUSY_MIN, BUSY_MAX);
         let wait = base * 2u32.pow(self.busy_times.min(BUSY_DOUBLES));
@@ -126,7 +126,6 @@ impl Link {
         }
         self.busy_times += 1;
         self.busy_until = now + wait.min(BUSY_MAX).mul_f64(0.5 + jitter);
-        self.busy_until
     }
 
     pub(super) fn delivered(&mut self, took: Duration, len: u64) {

@@ -285,11 +285,12 @@ impl PeerMachine {
 
     /// The link is gone, and with it what was asked over it.
     pub(super) fn fail_requests_to(&mut self, node: NodeId) {
-        let numbers = self.requests_where(|request| request.from == node);
-        let lost: Vec<Request> =
-            numbers.iter().filter_map(|number| self.requests.get(number)).cloned().collect();
-        lost.iter().for_each(|request| self.not_sent(request));
-        self.cancel(numbers);
+        for number in self.requests_where(|request| request.from == node) {
+            if let Some(request) = self.end(number) {
+                self.not_sent(&request);
+            }
+            self.act(PeerAction::Cancel { request: number });
+        }
     }
 
     pub(super) fn cancel_from(&mut self, key: Key, node: NodeId) {

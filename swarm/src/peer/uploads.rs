@@ -52,8 +52,7 @@ impl Uploads {
 }
 
 impl PeerMachine {
-    /// Whether this peer gets this chunk now. After `Serve` comes a
-    /// [`super::PeerEvent::UploadEnded`], however it ends.
+    /// Whether this peer gets this chunk now. After `Serve` comes [`super::PeerEvent::UploadEnded`], however it ends.
     pub fn admit(&mut self, now: Time, from: NodeId, request: &ChunkRequest) -> Admission {
         self.now = self.now.max(now);
         if self.shunned.contains(&from) {
