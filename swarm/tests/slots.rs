@@ -5,7 +5,7 @@
 mod world;
 use world::*;
 
-use shoal_proto::message::{ChunkRequest, Held, PeerInfo, PeerMessage, Place, Proof};
+use shoal_proto::message::{ChunkRequest, Held, NodeMessage, PeerInfo, PeerMessage, Place, Proof};
 use shoal_proto::{ChunkIndex, ChunkSet, Entry, LeaseToken, NodeId, SignedEntry, SwarmId};
 use shoal_swarm::Time;
 use shoal_swarm::peer::{Admission, FetchOutcome, PeerAction, PeerConfig, PeerEvent, PeerMachine};
@@ -141,4 +141,29 @@ fn a_second_request_that_dies_with_its_link_is_not_counted_as_a_duplicate() {
         }
     }
     assert!(seconds > 8, "only {seconds} others were asked");
+}
+
+#[test]
+fn a_neighbour_that_is_always_busy_is_soon_not_counted_on() {
+    let swarm = blob(1, MIB);
+    let mut machine = machine(&swarm, ChunkSet::empty(1));
+    machine.handle(Time::ZERO, PeerEvent::TrackerUp);
+    offer_all(&mut machine, &swarm, 1);
+    let mut now = Time::ZERO;
+    let mut starving = None;
+    while starving.is_none() && now < Time::ZERO + secs(30) {
+        while let Some(action) = machine.poll_action() {
+            match action {
+                PeerAction::Fetch { request, .. } => {
+                    machine.handle(now, PeerEvent::Fetched { request, outcome: FetchOutcome::Busy });
+                }
+                PeerAction::ToTracker(NodeMessage::Starved { .. }) => starving = Some(now),
+                _ => {}
+            }
+        }
+        now = machine.next_timeout().unwrap();
+        machine.handle(now, PeerEvent::Tick);
+    }
+    // It was asked again for four seconds; then two looks, a second apart.
+    assert!(starving.is_some_and(|at| at < Time::ZERO + secs(10)), "{starving:?}");
 }

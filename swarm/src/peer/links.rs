@@ -24,8 +24,8 @@ const BUSY_CHUNKS_FAR: f64 = 0.25;
 /// Times the wait doubles.
 const BUSY_DOUBLES: u32 = 2;
 /// A peer that said BUSY so often without sending anything between is not counted on by a node that gets nothing from
-/// others either.
-const BUSY_TOO_OFTEN: u32 = 16;
+/// others either: after some 40 chunk times, or four seconds on slow lines.
+const BUSY_TOO_OFTEN: u32 = 4;
 /// Samples of which the median is taken.
 const SAMPLES: usize = 31;
 /// A shorter chunk says more about latency than about pace.
