@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::usage::{anonymous_memory, cpu_seconds};
-use crate::rig::members::{Members, joined};
+use crate::rig::members::{Members, joined, open};
 use crate::rig::net::Network;
 use crate::rig::process::Process;
 
@@ -34,7 +34,7 @@ impl Shoal {
     /// Starts all of it with empty stores in `folder`; `zones` tells whether daemons know where they stand.
     pub(super) async fn start(network: &Network, folder: &Path, zones: bool) -> Result<Self> {
         let members = Members::new(network, folder)?;
-        let scheduler = members.scheduler().await?;
+        let mut scheduler = members.scheduler().await?;
         let plan = network.plan();
         let zone = |node| if zones { format!("zone-{}", plan.zone(node)) } else { String::new() };
         let mut daemons: Vec<Process> =
@@ -42,6 +42,7 @@ impl Shoal {
         for daemon in &mut daemons {
             joined(daemon).await?;
         }
+        open(&mut scheduler).await?;
         Ok(Self { scheduler, daemons })
     }
 

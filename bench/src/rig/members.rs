@@ -82,10 +82,25 @@ pub(crate) async fn joined(daemon: &mut Process) -> Result<()> {
     daemon.answers("http://127.0.0.1:5105/status", has_scheduler).await
 }
 
+/// Returns once the scheduler gives leases. It does not while nodes report after its start, which a cluster in use has
+/// behind it.
+pub(crate) async fn open(scheduler: &mut Process) -> Result<()> {
+    scheduler.answers("http://127.0.0.1:5102/status", gives_leases).await
+}
+
+/// Whether this status of a scheduler says that it gives leases.
+fn gives_leases(status: &str) -> bool {
+    is_true(status, "open")
+}
+
 /// Whether this status of a node tells of a session with the scheduler.
 fn has_scheduler(status: &str) -> bool {
+    is_true(status, "scheduler")
+}
+
+fn is_true(status: &str, field: &str) -> bool {
     let status: Option<serde_json::Value> = serde_json::from_str(status).ok();
-    status.is_some_and(|status| status.get("scheduler") == Some(&true.into()))
+    status.is_some_and(|status| status.get(field) == Some(&true.into()))
 }
 
 /// What is answered to a GET inside a namespace.
