@@ -316,7 +316,7 @@ async fn pass_on(mut events: mpsc::Receiver<LinkEvent>, swarm: SwarmHandle) {
         let input = match event {
             LinkEvent::Up(node) => Input::LinkUp(node),
             LinkEvent::Down(node) => Input::LinkDown(node),
-            LinkEvent::Message(from, message) => match claims.peer(from, &message) {
+            LinkEvent::Message(from, message) => match claims.peer(&message) {
                 Ok(()) => Input::Peer { from, message },
                 Err(error) => {
                     warn!(peer = %from, %error, "dropped a message whose claim does not hold");

@@ -103,6 +103,33 @@ impl ChunkSet {
         missing.skip_while(move |index| index.0 < start.0).take_while(move |index| index.0 < len)
     }
 
+    /// The set of the first `most` chunks from `start` on that are not in this one.
+    pub fn first_missing(&self, start: ChunkIndex, most: usize) -> Self {
+        let mut missing = Self::empty(self.len);
+        let mut most = u32::try_from(most).unwrap_or(u32::MAX);
+        let (first, bit) = (start.slot() / 64, start.0 % 64);
+        let past_end = self.len.div_ceil(64) as usize;
+        for (place, (to, word)) in missing.words.iter_mut().zip(&self.words).enumerate().skip(first) {
+            let mut rest = !word;
+            if place == first {
+                rest &= u64::MAX << bit;
+            }
+            if place + 1 == past_end && !self.len.is_multiple_of(64) {
+                rest &= (1 << (self.len % 64)) - 1;
+            }
+            while rest.count_ones() > most {
+                rest &= !(1 << (63 - rest.leading_zeros()));
+            }
+            most -= rest.count_ones();
+            *to = rest;
+            missing.count += rest.count_ones();
+            if most == 0 {
+                break;
+            }
+        }
+        missing
+    }
+
     /// The chunks that are in both sets, which are of the same length, in order.
     pub fn common<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = ChunkIndex> + 'a {
         let words = self.words.iter().zip(&other.words).map(|(mine, theirs)| mine & theirs);
@@ -173,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_a_set_of_numbers(len in 0u32..300, start in 0u32..320, ops in prop::collection::vec((any::<bool>(), 0u32..320), 0..200)) {
+        fn behaves_as_a_set_of_numbers(len in 0u32..300, start in 0u32..320, most in 0usize..320, ops in prop::collection::vec((any::<bool>(), 0u32..320), 0..200)) {
             let mut set = ChunkSet::empty(len);
             let mut model = BTreeSet::new();
             for (add, index) in ops {
@@ -188,6 +215,10 @@ mod tests {
             prop_assert_eq!(set.prefix(), (0..len).take_while(|i| model.contains(i)).count() as u32);
             let missing: Vec<u32> = (start..len).filter(|index| !model.contains(index)).collect();
             prop_assert_eq!(set.missing_from(ChunkIndex(start)).map(|i| i.0).collect::<Vec<_>>(), missing);
+            let first: Vec<ChunkIndex> = set.missing_from(ChunkIndex(start)).take(most).collect();
+            let missing = set.first_missing(ChunkIndex(start), most);
+            prop_assert_eq!(missing.count() as usize, first.len());
+            prop_assert_eq!(missing.iter().collect::<Vec<_>>(), first);
             let odd: Vec<ChunkIndex> = (0..len).filter(|index| index % 3 == 1).map(ChunkIndex).collect();
             let mut other = ChunkSet::empty(len);
             (0..set.prefix()).for_each(|index| { other.insert(ChunkIndex(index)); });

@@ -60,10 +60,9 @@ impl ClaimChecker {
     }
 
     /// Checks every claim of a message from a neighbour. An attested map must have the attested root.
-    pub fn peer(&mut self, from: NodeId, message: &PeerMessage) -> Result<(), EntryError> {
+    pub fn peer(&mut self, message: &PeerMessage) -> Result<(), EntryError> {
         match message {
             PeerMessage::Have { entries, .. } => self.entries(entries),
-            PeerMessage::Complete(signed) => self.own_attestation(from, signed),
             PeerMessage::State { swarm, proof, .. } => match proof {
                 Proof::Entries(entries) => self.entries(entries),
                 Proof::Map { values, attestation } => {
@@ -88,14 +87,12 @@ impl ClaimChecker {
                 }
                 self.entries(entries)
             }
-            NodeMessage::Complete(signed) => self.own_attestation(from, signed),
+            NodeMessage::Complete(signed) => {
+                claimed_by(from, signed.attestation.signer)?;
+                self.attestation(signed)
+            }
             _ => Ok(()),
         }
-    }
-
-    fn own_attestation(&mut self, from: NodeId, signed: &SignedAttestation) -> Result<(), EntryError> {
-        claimed_by(from, signed.attestation.signer)?;
-        self.attestation(signed)
     }
 }
 

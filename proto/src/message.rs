@@ -198,8 +198,9 @@ pub enum PeerMessage {
     Have { swarm: SwarmId, entries: Vec<SignedEntry> },
     /// Newly held chunks whose values the receiver knows from an attested map.
     HaveIndexes { swarm: SwarmId, chunks: Vec<ChunkIndex> },
-    /// The blob is whole here; the sender's map is attested by this.
-    Complete(SignedAttestation),
+    /// The blob is whole here: the sender need not be told of its chunks any more. Proof is for who asks for a chunk, and
+    /// whoever lacks one was told of it before, with its entry.
+    Complete(SwarmId),
     /// These chunks are not here any more.
     Forget { swarm: SwarmId, chunks: Vec<ChunkIndex> },
     /// The sender takes no more part in this swarm.

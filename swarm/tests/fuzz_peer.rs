@@ -93,7 +93,7 @@ impl Fuzz {
             0 | 1 => PeerMessage::State { held: self.held(&swarm), proof: self.proof(&swarm), swarm },
             2 => PeerMessage::Have { entries: self.entries(&swarm), swarm },
             3 => PeerMessage::HaveIndexes { chunks: indexes(self), swarm },
-            4 => PeerMessage::Complete(self.attestation(&swarm)),
+            4 => PeerMessage::Complete(swarm),
             5 => PeerMessage::Forget { chunks: indexes(self), swarm },
             _ => PeerMessage::Leave(swarm),
         }

@@ -224,7 +224,7 @@ pub(super) fn peer_message() -> impl Strategy<Value = PeerMessage> {
         state.prop_map(|(swarm, held, proof)| State { swarm, held, proof }).boxed(),
         entries().prop_map(|(swarm, entries)| Have { swarm, entries }).boxed(),
         chunks().prop_map(|(swarm, chunks)| HaveIndexes { swarm, chunks }).boxed(),
-        attestation().prop_map(Complete).boxed(),
+        swarm().prop_map(Complete).boxed(),
         chunks().prop_map(|(swarm, chunks)| Forget { swarm, chunks }).boxed(),
         Just(Free).boxed(),
         swarm().prop_map(Leave).boxed(),

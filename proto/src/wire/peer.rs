@@ -50,7 +50,7 @@ impl From<&PeerMessage> for v1::PeerMessage {
                 Wire::Have(v1::Have { swarm: Some(swarm.into()), entries: entries_to_wire(swarm, entries) })
             }
             PeerMessage::HaveIndexes { swarm, chunks } => Wire::HaveIndexes(chunks_to_wire(swarm, chunks)),
-            PeerMessage::Complete(signed) => Wire::Complete(signed.into()),
+            PeerMessage::Complete(swarm) => Wire::Complete(swarm.into()),
             PeerMessage::Forget { swarm, chunks } => Wire::Forget(chunks_to_wire(swarm, chunks)),
             PeerMessage::Leave(swarm) => Wire::Leave(swarm.into()),
             PeerMessage::Free => Wire::Free(v1::Free {}),
@@ -81,7 +81,7 @@ impl TryFrom<v1::PeerMessage> for PeerMessage {
                 let (swarm, chunks) = chunks(wire)?;
                 Self::HaveIndexes { swarm, chunks }
             }
-            Wire::Complete(signed) => Self::Complete(signed.try_into()?),
+            Wire::Complete(swarm) => Self::Complete(swarm.try_into()?),
             Wire::Forget(wire) => {
                 let (swarm, chunks) = chunks(wire)?;
                 Self::Forget { swarm, chunks }

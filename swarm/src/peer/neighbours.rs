@@ -200,7 +200,7 @@ impl PeerMachine {
                     self.have_indexes(key, from, &chunks);
                 }
             }
-            PeerMessage::Complete(signed) => self.neighbour_complete(from, &signed),
+            PeerMessage::Complete(swarm) => self.neighbour_complete(from, &swarm),
             PeerMessage::Forget { swarm, chunks } => {
                 for key in self.siblings(&swarm) {
                     self.neighbour_lost(key, from, &chunks);
@@ -298,6 +298,7 @@ impl PeerMachine {
 
     pub(super) fn have(&mut self, key: Key, from: NodeId, entries: &[SignedEntry]) {
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
+        let mut useful = false;
         for signed in entries {
             let trusted = signed.entry.swarm == swarm.id && !self.liars.contains(&signed.entry.signer);
             // A map that this node verified decides; entries add nothing to it.
@@ -306,9 +307,12 @@ impl PeerMachine {
             }
             if let Some(claim) = swarm.evidence.add(signed) {
                 swarm.note_has(&from, signed.entry.index.0, claim);
+                useful |= swarm.could_ask(signed.entry.index.0);
             }
         }
-        self.ready.insert(key);
+        if useful {
+            self.ready.insert(key);
+        }
     }
 
     fn have_indexes(&mut self, key: Key, from: NodeId, chunks: &[ChunkIndex]) {
@@ -322,8 +326,8 @@ impl PeerMachine {
         self.ready.insert(key);
     }
 
-    fn neighbour_complete(&mut self, from: NodeId, signed: &SignedAttestation) {
-        for key in self.siblings(&signed.attestation.swarm) {
+    fn neighbour_complete(&mut self, from: NodeId, id: &SwarmId) {
+        for key in self.siblings(id) {
             let Some(swarm) = self.swarms.get_mut(&key) else { continue };
             // What this node lacks was announced before, with entries.
             if let Some(neighbour) = swarm.neighbours.get_mut(&from) {

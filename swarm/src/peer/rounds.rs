@@ -72,10 +72,12 @@ impl PeerMachine {
             .collect();
         swarm.complete(signed.clone());
         swarm.readers.clear();
-        let told: Vec<NodeId> =
-            swarm.neighbours.iter().filter(|(_, other)| other.state_sent).map(|(node, _)| *node).collect();
+        // Who has it whole has nothing to tell anyway.
+        let others = swarm.neighbours.iter().filter(|(_, other)| other.state_sent && !other.complete);
+        let told: Vec<NodeId> = others.map(|(node, _)| *node).collect();
+        let id = swarm.id.clone();
         for node in told {
-            self.say(node, PeerMessage::Complete(signed.clone()));
+            self.say(node, PeerMessage::Complete(id.clone()));
         }
         self.cancel_all(key);
         if self.session.is_up() {

@@ -209,6 +209,14 @@ impl Swarm {
         self.phase == Phase::Fetching && self.wants && !self.held.is_full()
     }
 
+    /// Whether one more holder of this chunk changes what may be asked for: it is missing, and was not asked of another,
+    /// unless all that is missing was, and may be asked of a second one.
+    pub(super) fn could_ask(&self, chunk: u32) -> bool {
+        let missing = (self.chunks() - self.held.count()) as usize;
+        !self.held.contains(ChunkIndex(chunk))
+            && (!self.asked.contains_key(&chunk) || missing <= self.asked.len())
+    }
+
     /// Notes a chunk as held under this claim; false when it was.
     pub(super) fn hold(&mut self, chunk: u32, claim: ClaimRef) -> bool {
         if self.evidence.value(chunk, claim).is_none() || !self.held.insert(ChunkIndex(chunk)) {
