@@ -15,6 +15,10 @@ use crate::{FetchError, FetchedChunk};
 /// Bytes of the head of an answer.
 const REPLY: usize = 64;
 
+/// Packets that are taken out of QUIC's buffers at once: one by one each takes the connection's lock, a timer, and looks
+/// whether the neighbour may send more.
+const PARTS: usize = 16;
+
 /// One request on its way. Dropping it tells the neighbour to stop.
 pub(super) struct Fetch<'a> {
     pub(super) shared: &'a Shared,
@@ -72,17 +76,20 @@ impl Fetch<'_> {
     async fn body(&self, receiver: &mut RecvStream) -> Result<Bytes, FetchError> {
         let (node, expected) = (self.node, self.expected);
         let mut body = self.shared.memory.take(expected as usize);
+        let mut parts = [const { Bytes::new() }; PARTS];
         loop {
-            // One byte more than is wanted, to see whether the neighbour sends it.
-            let most = (expected as usize + 1).saturating_sub(body.len());
-            let part = self.progress(receiver.read_chunk(most, true)).await?;
-            let Some(part) = part.map_err(|error| self.failed(error))? else { break };
-            if body.len() + part.bytes.len() > expected as usize {
-                return Err(FetchError::TooLong { node, expected });
+            let read = self.progress(receiver.read_chunks(&mut parts)).await?;
+            let Some(read) = read.map_err(|error| self.failed(error))? else { break };
+            let before = body.len();
+            for part in parts.iter_mut().take(read).map(std::mem::take) {
+                if body.len() + part.len() > expected as usize {
+                    return Err(FetchError::TooLong { node, expected });
+                }
+                body.push(&part);
             }
-            body.push(&part.bytes);
-            self.arrived.send_modify(|bytes| *bytes += part.bytes.len() as u64);
-            self.shared.download.take(part.bytes.len() as u64).await;
+            let came = (body.len() - before) as u64;
+            self.arrived.send_modify(|bytes| *bytes += came);
+            self.shared.download.take(came).await;
         }
         if body.len() < expected as usize {
             return Err(FetchError::TooShort { node, got: body.len(), expected });
