@@ -121,8 +121,8 @@ fn each_chunk_crosses_into_a_zone_once() {
             let crossed = outcome.mode.cross_zone_bytes as f64 / outcome.mode.new_bytes as f64;
             // 3.0000; one chunk that crosses once more is 0.03.
             assert!(crossed < 3.04, "{crossed}");
-            // 2.44; one zone takes 2.27; a lease that a zone waits for in vain costs 7.5 alone.
-            assert!(outcome.mode.ratio.unwrap() < 2.5, "{:?}", outcome.mode.ratio);
+            // 2.03 to 2.50 in 20 runs; a lease that a zone waits for in vain costs 7.5 alone.
+            assert!(outcome.mode.ratio.unwrap() < 2.8, "{:?}", outcome.mode.ratio);
         });
     }
 }

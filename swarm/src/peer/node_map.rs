@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 
 use shoal_proto::NodeId;
 
-/// Keyed by node, in the order of names. The first bytes of all names lie side by side, so that a search reads two or
-/// three lines of memory where a tree of whole names reads ten: a machine that simulates thousands of nodes has none of
-/// them in its caches.
+/// Keyed by node, in the order of names. The first bytes of all names lie side by side and all of them are compared: a
+/// machine that simulates thousands of nodes has none of them in its caches, and a search by halves would wait for each
+/// line of memory before it knows the next.
 #[derive(Clone, Debug)]
 pub(super) struct NodeMap<V> {
     starts: Vec<u64>,
@@ -29,7 +29,7 @@ impl<V> NodeMap<V> {
     /// Where the node is, else where it would be.
     fn find(&self, node: &NodeId) -> Result<usize, usize> {
         let start = start_of(node);
-        let mut place = self.starts.partition_point(|other| *other < start);
+        let mut place = self.starts.iter().filter(|other| **other < start).count();
         // Names that begin alike are next to each other.
         loop {
             match self.entries.get(place).map(|(other, _)| other.cmp(node)) {

@@ -204,10 +204,8 @@ impl PeerMachine {
 
     /// The chunks among which the rarest is asked for.
     fn window(&self, swarm: &Swarm) -> ChunkSet {
-        let mut window = ChunkSet::empty(swarm.chunks());
-        for chunk in swarm.missing().take(self.slots(self.config.window) + swarm.asked.len()) {
-            window.insert(ChunkIndex(chunk));
-        }
+        let most = self.slots(self.config.window) + swarm.asked.len();
+        let mut window = swarm.held.first_missing(ChunkIndex(swarm.front), most);
         swarm.asked.keys().for_each(|chunk| {
             window.remove(ChunkIndex(*chunk));
         });
@@ -311,7 +309,7 @@ impl PeerMachine {
             return false;
         }
         let Some(link) = self.links.at(neighbour.link).filter(|link| link.is_up()) else { return false };
-        if !(self.is_usable(node) || swarm.zone_source(chunk) == Some(*node)) {
+        if !(self.is_link_usable(link) || swarm.zone_source(chunk) == Some(*node)) {
             return false;
         }
         if link.requests >= self.at_once(swarm) {
