@@ -20,9 +20,9 @@ const SLOW_LINES: &str = "--nodes 1000 --size 32MiB --link 100mbit";
 fn a_crowd_finishes_near_the_bound() {
     seeds(Scenario::FlashCrowd, CLUSTER, |outcome| {
         assert_eq!(origin(outcome), 1.0);
-        // 2.27; a chunk of 32 has to be whole before it is passed on, four or five times.
+        // 2.24; a chunk of 32 has to be whole before it is passed on, four or five times.
         assert!(outcome.mode.ratio.unwrap() < 2.32, "{:?}", outcome.mode.ratio);
-        // 0.226 s.
+        // 0.228 s.
         assert!(outcome.mode.first_byte_last_s.unwrap() < 0.25);
     });
 }
@@ -31,9 +31,9 @@ fn a_crowd_finishes_near_the_bound() {
 fn a_crowd_on_slow_lines_finishes_near_the_bound_and_has_its_first_byte_soon() {
     seeds(Scenario::FlashCrowd, SLOW_LINES, |outcome| {
         assert_eq!(origin(outcome), 1.0);
-        // 2.09, and 1.57 s.
-        assert!(outcome.mode.ratio.unwrap() < 2.15, "{:?}", outcome.mode.ratio);
-        assert!(outcome.mode.first_byte_last_s.unwrap() < 1.73);
+        // 2.11, and 1.61 s.
+        assert!(outcome.mode.ratio.unwrap() < 2.16, "{:?}", outcome.mode.ratio);
+        assert!(outcome.mode.first_byte_last_s.unwrap() < 1.77);
     });
 }
 
@@ -121,8 +121,8 @@ fn each_chunk_crosses_into_a_zone_once() {
             let crossed = outcome.mode.cross_zone_bytes as f64 / outcome.mode.new_bytes as f64;
             // 3.0000; one chunk that crosses once more is 0.03.
             assert!(crossed < 3.04, "{crossed}");
-            // 2.03 to 2.50 in 20 runs; a lease that a zone waits for in vain costs 7.5 alone.
-            assert!(outcome.mode.ratio.unwrap() < 2.8, "{:?}", outcome.mode.ratio);
+            // 2.50; one zone takes 2.24; a lease that a zone waits for in vain costs 7.5 alone.
+            assert!(outcome.mode.ratio.unwrap() < 2.57, "{:?}", outcome.mode.ratio);
         });
     }
 }

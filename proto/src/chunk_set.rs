@@ -108,13 +108,13 @@ impl ChunkSet {
         let mut missing = Self::empty(self.len);
         let mut most = u32::try_from(most).unwrap_or(u32::MAX);
         let (first, bit) = (start.slot() / 64, start.0 % 64);
-        let past_end = self.len.div_ceil(64) as usize;
+        let words = self.words.len();
         for (place, (to, word)) in missing.words.iter_mut().zip(&self.words).enumerate().skip(first) {
             let mut rest = !word;
             if place == first {
                 rest &= u64::MAX << bit;
             }
-            if place + 1 == past_end && !self.len.is_multiple_of(64) {
+            if place + 1 == words && !self.len.is_multiple_of(64) {
                 rest &= (1 << (self.len % 64)) - 1;
             }
             while rest.count_ones() > most {

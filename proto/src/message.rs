@@ -191,6 +191,7 @@ pub enum TrackerMessage {
 
 /// Between neighbours, on their control streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "handled one at a time, and few are kept")]
 pub enum PeerMessage {
     /// What this node has of a blob, sent when two nodes become neighbours for it. `proof` backs every chunk in `held`.
     State { swarm: SwarmId, held: Held, proof: Proof },
@@ -198,8 +199,8 @@ pub enum PeerMessage {
     Have { swarm: SwarmId, entries: Vec<SignedEntry> },
     /// Newly held chunks whose values the receiver knows from an attested map.
     HaveIndexes { swarm: SwarmId, chunks: Vec<ChunkIndex> },
-    /// The blob is whole here: the sender need not be told of its chunks any more. Proof is for who asks for a chunk, and
-    /// whoever lacks one was told of it before, with its entry.
+    /// The blob is whole here: the sender need not be told of its chunks any more. Carries no proof, for nobody asks for
+    /// a chunk because of it: what the receiver lacks was announced before.
     Complete(SwarmId),
     /// These chunks are not here any more.
     Forget { swarm: SwarmId, chunks: Vec<ChunkIndex> },

@@ -16,8 +16,8 @@ pub struct PeerConfig {
     /// 8 beside 6 took 1.51. Letting neighbours wait in a queue instead of telling them BUSY took 1.55 and more:
     /// they wait where much is asked for, while others are idle.
     pub when_fast: usize,
-    /// How late a HAVE or a Progress may be so that several travel in one message: about a chunk's time at 10 Gbit/s. Simulated
-    /// crowds of 200 to 1,000 nodes took as long with 5 ms, and sent 7 % more; 1 % longer with 12 ms.
+    /// How late a HAVE or a Progress may be so that several travel in one message: about a chunk's time at 10 Gbit/s.
+    /// Simulated crowds of 200 to 1,000 nodes took as long with 5 ms, and sent 7 % more; 1 % longer with 12 ms.
     pub have_delay: Duration,
     /// Among how many of the first missing chunks the rarest is chosen. About 48 chunks are between origin and last
     /// node at any time (6 leases of 8), so a smaller window would stall on them and a larger one only

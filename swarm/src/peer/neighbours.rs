@@ -329,7 +329,7 @@ impl PeerMachine {
     fn neighbour_complete(&mut self, from: NodeId, id: &SwarmId) {
         for key in self.siblings(id) {
             let Some(swarm) = self.swarms.get_mut(&key) else { continue };
-            // What this node lacks was announced before, with entries.
+            // What this node lacks was announced before.
             if let Some(neighbour) = swarm.neighbours.get_mut(&from) {
                 neighbour.complete = true;
             }

@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 
 use shoal_proto::NodeId;
 
-/// Keyed by node, in the order of names. The first bytes of all names lie side by side and all of them are compared: a
-/// machine that simulates thousands of nodes has none of them in its caches, and a search by halves would wait for each
-/// line of memory before it knows the next.
+/// Keyed by node, in the order of names. The first bytes of all names lie side by side and all of them are compared, 4 KiB
+/// for the most links that a node has: a machine that simulates thousands of nodes has none of these lines in its caches,
+/// and a search by halves would wait for each before it knows the next.
 #[derive(Clone, Debug)]
 pub(super) struct NodeMap<V> {
     starts: Vec<u64>,

@@ -57,6 +57,7 @@ impl PeerMachine {
     }
 
     fn complete(&mut self, key: Key, signed: &SignedAttestation) {
+        // Who is told that the blob is whole here has heard of all its chunks.
         self.flush(key);
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         if swarm.phase != Phase::Checking || !swarm.held.is_full() {

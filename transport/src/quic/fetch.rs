@@ -15,8 +15,8 @@ use crate::{FetchError, FetchedChunk};
 /// Bytes of the head of an answer.
 const REPLY: usize = 64;
 
-/// Packets that are taken out of QUIC's buffers at once: one by one each takes the connection's lock, a timer, and looks
-/// whether the neighbour may send more.
+/// Packets that are taken out of QUIC's buffers at once. Taken one by one, each would lock the connection, set a timer
+/// and check whether the neighbour may send more.
 const PARTS: usize = 16;
 
 /// One request on its way. Dropping it tells the neighbour to stop.
