@@ -82,6 +82,8 @@ impl Bench<'_> {
         let seen = bar.clone();
         let plan = *self.network.plan();
         let watch = Watch::start(self.network.core(), plan, move |bytes| seen.set_position(bytes));
+        // All nodes write to one disk: what was written before, as the registry's copy of the image, is not theirs to flush.
+        tokio::task::spawn_blocking(rustix::fs::sync).await?;
         let memory = cast.shoal.as_ref().map(PeakMemory::watch);
         let cpu_before = cast.shoal.as_ref().map(Shoal::cpu_seconds).transpose()?;
         let start = Instant::now() + UNTIL_START;
