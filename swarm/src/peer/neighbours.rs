@@ -298,7 +298,6 @@ impl PeerMachine {
 
     pub(super) fn have(&mut self, key: Key, from: NodeId, entries: &[SignedEntry]) {
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
-        let mut useful = false;
         for signed in entries {
             let trusted = signed.entry.swarm == swarm.id && !self.liars.contains(&signed.entry.signer);
             // A map that this node verified decides; entries add nothing to it.
@@ -307,12 +306,9 @@ impl PeerMachine {
             }
             if let Some(claim) = swarm.evidence.add(signed) {
                 swarm.note_has(&from, signed.entry.index.0, claim);
-                useful |= swarm.could_ask(signed.entry.index.0);
             }
         }
-        if useful {
-            self.ready.insert(key);
-        }
+        self.ready.insert(key);
     }
 
     fn have_indexes(&mut self, key: Key, from: NodeId, chunks: &[ChunkIndex]) {

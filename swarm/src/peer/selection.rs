@@ -264,7 +264,8 @@ impl PeerMachine {
     /// The last chunks, all of them under way: what has been so for the median time is asked of a second peer, as far
     /// as duplicates are allowed.
     fn pick_last(&self, swarm: &Swarm, search: &mut Search) -> Option<(u32, NodeId)> {
-        if swarm.lacks() > self.slots(self.config.downloads) || !swarm.all_asked() {
+        let missing = (swarm.chunks() - swarm.held.count()) as usize;
+        if missing > self.slots(self.config.downloads) || missing > swarm.asked.len() {
             return None;
         }
         for (chunk, requests) in &swarm.asked {

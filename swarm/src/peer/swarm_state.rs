@@ -209,22 +209,6 @@ impl Swarm {
         self.phase == Phase::Fetching && self.wants && !self.held.is_full()
     }
 
-    /// Whether another holder of this chunk could be asked for it: it is missing and not under way, or all that is missing
-    /// is under way, and may be asked of a second holder.
-    pub(super) fn could_ask(&self, chunk: u32) -> bool {
-        !self.held.contains(ChunkIndex(chunk)) && (!self.asked.contains_key(&chunk) || self.all_asked())
-    }
-
-    /// How many chunks are missing.
-    pub(super) fn lacks(&self) -> usize {
-        (self.chunks() - self.held.count()) as usize
-    }
-
-    /// Whether all that is missing is under way.
-    pub(super) fn all_asked(&self) -> bool {
-        self.lacks() <= self.asked.len()
-    }
-
     /// Notes a chunk as held under this claim; false when it was.
     pub(super) fn hold(&mut self, chunk: u32, claim: ClaimRef) -> bool {
         if self.evidence.value(chunk, claim).is_none() || !self.held.insert(ChunkIndex(chunk)) {
