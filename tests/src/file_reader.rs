@@ -15,11 +15,14 @@ pub struct FileReader {
 }
 
 impl FileReader {
-    pub fn start(kubelet: &Kubelet, image: &str) -> Self {
-        let script = "while read -r path; do sha256sum $path || echo failed; done";
+    /// Returns when it runs.
+    pub async fn start(kubelet: &Kubelet, image: &str) -> Self {
+        let script = "echo runs; while read -r path; do sha256sum $path || echo failed; done";
         let mut container = kubelet.start_container(image, "reader", &["/bin/sh", "-c", script]);
         let answers = BufReader::new(container.stdout.take().unwrap()).lines();
-        Self { asks: container.stdin.take(), answers, container }
+        let mut reader = Self { asks: container.stdin.take(), answers, container };
+        assert_eq!(reader.answer().await, "runs");
+        reader
     }
 
     pub async fn ask(&mut self, path: &str) {

@@ -313,7 +313,7 @@ async fn a_container_reads_on_when_what_serves_it_is_killed_and_its_daemon_too()
     let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
     kubelet.pull(REFERENCE).await.unwrap();
 
-    let mut reader = FileReader::start(&kubelet, REFERENCE);
+    let mut reader = FileReader::start(&kubelet, REFERENCE).await;
     for step in 0..4 {
         let path = format!("layer1/file{}", 4 + step);
         match step {
@@ -442,7 +442,7 @@ async fn with_systemd_to_keep_the_mount_a_container_outlasts_every_process_of_it
     let mut fs = ShoalFs::start_under_systemd(&cluster.node(1).lazy_socket(), &["--fill", "never"]).await;
     let mut kubelet = Kubelet::start(&fs.socket(), cluster.node(1).mirror()).await;
     kubelet.pull(REFERENCE).await.unwrap();
-    let mut reader = FileReader::start(&kubelet, REFERENCE);
+    let mut reader = FileReader::start(&kubelet, REFERENCE).await;
     assert!(reader.sum("/layer1/file1").await.starts_with(&sha256(&content(&image, 1, "layer1/file1"))));
     fs.kill9().await;
     fs.start_again().await;

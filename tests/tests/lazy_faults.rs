@@ -126,6 +126,11 @@ async fn killed_at_random_points_under_load_nobody_sees_an_error() {
     let files = Arc::new(case.image.files(LARGE));
     let stop = Arc::new(AtomicBool::new(false));
     let opened = Arc::new(Opened(AtomicUsize::new(1)));
+    // They run before anything is killed: to start one is no read, and is the kubelet's to repeat.
+    let mut started = Vec::new();
+    for _ in 0..2 {
+        started.push(FileReader::start(&case.kubelet, REFERENCE).await);
+    }
     let readers: Vec<_> = (0..READERS)
         .map(|number| {
             let (layer, files, stop) = (case.fs.layer(LARGE), files.clone(), stop.clone());
@@ -134,8 +139,7 @@ async fn killed_at_random_points_under_load_nobody_sees_an_error() {
         })
         .collect();
     let mut containers = Vec::new();
-    for _ in 0..2 {
-        let mut container = FileReader::start(&case.kubelet, REFERENCE);
+    for mut container in started {
         let (files, opened) = (files.clone(), opened.clone());
         containers.push(tokio::spawn(async move {
             for (number, (path, content)) in files.iter().enumerate() {
@@ -193,7 +197,7 @@ async fn killed_at_random_points_under_load_nobody_sees_an_error() {
 async fn with_every_holder_gone_a_container_gets_an_error_in_time_and_reads_on_when_one_is_back() {
     let Some(mut case) = Case::start().await else { return };
     let files = case.image.files(LARGE);
-    let mut reader = FileReader::start(&case.kubelet, REFERENCE);
+    let mut reader = FileReader::start(&case.kubelet, REFERENCE).await;
     let (here, missing) = (&files[1], &files[3]);
     assert!(reader.sum(&format!("/{}", here.0)).await.starts_with(&sha256(&here.1)));
     case.cluster.node_mut(0).kill9().await;
@@ -221,7 +225,7 @@ async fn with_every_holder_gone_a_container_gets_an_error_in_time_and_reads_on_w
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_a_container_reads_all_of_a_larger_image() {
     let Some(case) = Case::start_with(Some(16 * MIB), "").await else { return };
-    let mut reader = FileReader::start(&case.kubelet, REFERENCE);
+    let mut reader = FileReader::start(&case.kubelet, REFERENCE).await;
     for (path, content) in case.image.files(LARGE) {
         let answer = reader.sum(&format!("/{path}")).await;
         assert!(answer.starts_with(&sha256(&content)), "{answer}");
