@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn wrong_lengths_are_refused() {
-        let bytes = blob(1 << 20);
+        let bytes = blob(1 << 19);
         let layout = ChunkLayout::new(bytes.len() as u64).unwrap();
         let (value, _) = hash_chunk(&layout, ChunkIndex(0), &bytes);
         assert!(VerifiedChunk::check(&layout, ChunkIndex(0), bytes.slice(1..), value).is_err());

@@ -188,7 +188,7 @@ mod tests {
         Entry {
             swarm: SwarmId {
                 digest: Digest::sha256([1; 32]),
-                size: 5 << 20,
+                size: 5 * crate::MIN_CHUNK,
                 origin: "docker.io".parse().unwrap(),
                 round: 0,
             },

@@ -18,7 +18,7 @@ mod reference;
 mod swarm_id;
 pub mod wire;
 
-pub use chunk::{BLOCK_SIZE, ChunkIndex, ChunkLayout, LayoutError, MAX_BLOB_SIZE};
+pub use chunk::{BLOCK_SIZE, ChunkIndex, ChunkLayout, LayoutError, MAX_BLOB_SIZE, MIN_CHUNK};
 pub use chunk_map::{
     BlockValues, ChunkMap, ChunkValue, FillError, MapError, Mismatch, Verified, VerifiedChunk, hash_chunk,
 };

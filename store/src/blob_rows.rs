@@ -13,16 +13,16 @@ use crate::rows::{Redb, encode, parse};
 
 type ChunkKey = (u64, u32);
 
-const BLOBS: TableDefinition<u64, &[u8]> = TableDefinition::new("blobs.1");
+const BLOBS: TableDefinition<u64, &[u8]> = TableDefinition::new("blobs.2");
 /// When a blob was last used: a stamp of [`crate::table::Table`].
-const LAST_USE: TableDefinition<u64, u64> = TableDefinition::new("last-use.1");
+const LAST_USE: TableDefinition<u64, u64> = TableDefinition::new("last-use.2");
 /// The value of each durable chunk. A complete blob keeps those of chunks that it has lost since.
-const VALUES: TableDefinition<ChunkKey, [u8; 32]> = TableDefinition::new("values.1");
-const BLOCKS: TableDefinition<ChunkKey, &[u8]> = TableDefinition::new("blocks.1");
+const VALUES: TableDefinition<ChunkKey, [u8; 32]> = TableDefinition::new("values.2");
+const BLOCKS: TableDefinition<ChunkKey, &[u8]> = TableDefinition::new("blocks.2");
 /// What backs each chunk of a partial blob: opaque to the store.
-const EVIDENCE: TableDefinition<ChunkKey, &[u8]> = TableDefinition::new("evidence.1");
+const EVIDENCE: TableDefinition<ChunkKey, &[u8]> = TableDefinition::new("evidence.2");
 /// What backs a complete blob: opaque to the store.
-const ATTESTATIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("attestations.1");
+const ATTESTATIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("attestations.2");
 
 /// A blob, as its row says.
 #[derive(Debug, Serialize, Deserialize)]

@@ -237,7 +237,7 @@ impl Sample {
 fn record(seed: u64, dir: &Path, recorder: &Arc<Recorder>) -> Vec<Sample> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let samples: Vec<Sample> =
-        (0..4).map(|n| sample(seed * 10 + n, 300_000 + (n as usize * 1_100_000))).collect();
+        (0..4).map(|n| sample(seed * 10 + n, 300_000 + (n as usize * 550_000))).collect();
     let store = open_recorded(dir, recorder);
     let mut written = vec![Vec::new(); samples.len()];
     for _ in 0..40 {
@@ -295,7 +295,7 @@ fn after_a_loss_of_power_nothing_is_claimed_that_is_lost_and_nothing_durable_is_
 fn chunks_whose_sync_failed_are_forgotten_and_can_be_written_again() {
     let recorder = Arc::new(Recorder::default());
     let dir = tempfile::tempdir().unwrap();
-    let sample = sample(1, 2_000_000);
+    let sample = sample(1, 1_000_000);
     let store = open_recorded(dir.path(), &recorder);
     let mut losses = store.losses();
     let partial = store.begin(&sample.swarm).unwrap();
@@ -318,7 +318,7 @@ fn chunks_whose_sync_failed_are_forgotten_and_can_be_written_again() {
 fn an_index_that_cannot_grow_stops_nobody_from_reading_and_works_again_later() {
     let recorder = Arc::new(Recorder::default());
     let dir = tempfile::tempdir().unwrap();
-    let (old, new) = (sample(1, 2_000_000), sample(2, 2_000_000));
+    let (old, new) = (sample(1, 1_000_000), sample(2, 1_000_000));
     let store = open_recorded(dir.path(), &recorder);
     for sample in [&old, &new] {
         store.begin(&sample.swarm).unwrap();

@@ -2,6 +2,8 @@
 mod world;
 use world::*;
 
+use shoal_swarm::peer::PeerConfig;
+
 #[test]
 fn two_hundred_nodes_finish_near_the_bound_and_the_origin_sends_each_byte_once() {
     let mut world = World::new(1, 200);
@@ -23,7 +25,8 @@ fn two_hundred_nodes_finish_near_the_bound_and_the_origin_sends_each_byte_once()
     assert!(first < 1.0, "first chunk at the last node after {first}");
     assert!(world.wasted_share() < 0.02, "wasted {}", world.wasted_share());
     assert_eq!(world.double_grants, 0);
-    assert!(world.nodes.iter().all(|sim| sim.peak_uploads <= 4));
+    let slots = PeerConfig::default().uploads_when_slow;
+    assert!(world.nodes.iter().all(|sim| sim.peak_uploads <= slots));
     assert!(
         world.nodes.iter().map(|sim| sim.busy).sum::<u32>() > 0,
         "nobody was ever busy: slots are not tested"

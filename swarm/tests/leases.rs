@@ -86,7 +86,7 @@ impl Desk {
 
 #[test]
 fn chunks_beyond_a_lease_count_and_end_the_leases_of_others() {
-    let mut desk = Desk::new(1, 6, blob(1, 200 * MIB));
+    let mut desk = Desk::new(1, 6, blob(1, 200 * CHUNK));
     let granted = desk.leases.clone();
     let (reader, lease) = granted[0].clone();
     let end = granted.iter().map(|(_, lease)| lease.chunks.end).max().unwrap();
@@ -98,13 +98,13 @@ fn chunks_beyond_a_lease_count_and_end_the_leases_of_others() {
     desk.progress(&lease, reader, end..200);
     let snapshot = desk.tracker.snapshot();
     assert_eq!((snapshot.swarms[0].present, snapshot.origin_leases), (200, 0));
-    assert_eq!(snapshot.origin_bytes.values().sum::<u64>(), 200 * MIB, "counted once each");
+    assert_eq!(snapshot.origin_bytes.values().sum::<u64>(), 200 * CHUNK, "counted once each");
 }
 
 #[test]
 fn a_chunk_that_its_holder_does_not_deliver_is_leased_to_who_misses_it() {
     for seed in 0..20 {
-        let mut desk = Desk::new(seed, 12, blob(1, 40 * MIB));
+        let mut desk = Desk::new(seed, 12, blob(1, 40 * CHUNK));
         let (first, lease) = desk.leases[0].clone();
         desk.progress(&lease, first, 0..40);
         let before = desk.leases.len();
@@ -123,7 +123,7 @@ fn a_chunk_that_its_holder_does_not_deliver_is_leased_to_who_misses_it() {
 
 #[test]
 fn a_chunk_leased_again_while_its_first_lease_runs_leaves_no_chunk_behind() {
-    let mut desk = Desk::new(3, 3, blob(1, 8 * MIB));
+    let mut desk = Desk::new(3, 3, blob(1, 8 * CHUNK));
     desk.leases.retain(|(_, lease)| lease.chunks.len() > 1);
     let (first, lease) = desk.leases[0].clone();
     let start = lease.chunks.start;
@@ -147,7 +147,7 @@ fn a_chunk_leased_again_while_its_first_lease_runs_leaves_no_chunk_behind() {
 
 #[test]
 fn the_first_chunks_have_the_origins_line_for_themselves() {
-    let mut desk = Desk::with(config(), 2, 12, blob(1, 200 * MIB));
+    let mut desk = Desk::with(config(), 2, 12, blob(1, 200 * CHUNK));
     let given: Vec<u32> = desk.leases.iter().map(|(_, lease)| lease.chunks.start).collect();
     assert_eq!(given, [0], "{:?}", desk.leases);
     let (first, lease) = desk.leases[0].clone();
@@ -165,7 +165,7 @@ fn the_first_chunks_have_the_origins_line_for_themselves() {
 fn the_first_of_a_crowd_does_not_get_all_leases() {
     let mut desk = Desk::new(4, 1, blob(1, 400));
     // Another blob, for which the tracker is open already.
-    desk.swarm = blob(2, 200 * MIB);
+    desk.swarm = blob(2, 200 * CHUNK);
     desk.leases.clear();
     desk.join(1, true);
     assert_eq!(desk.leases.len(), 2, "{:?}", desk.leases);
@@ -182,7 +182,7 @@ fn the_first_of_a_crowd_does_not_get_all_leases() {
 
 #[test]
 fn a_lone_node_gets_all_leases_a_moment_later() {
-    let mut desk = Desk::new(5, 1, blob(1, 200 * MIB));
+    let mut desk = Desk::new(5, 1, blob(1, 200 * CHUNK));
     desk.tick(secs(1));
     assert_eq!(desk.leases.len(), 6, "{:?}", desk.leases);
 }
@@ -193,7 +193,7 @@ fn a_tiny_blob_does_not_make_the_leases_of_large_ones_short() {
     let (holder, lease) = desk.leases[0].clone();
     desk.now += ms(20);
     desk.progress(&lease, holder, 0..1);
-    desk.swarm = blob(2, 200 * MIB);
+    desk.swarm = blob(2, 200 * CHUNK);
     let before = desk.leases.len();
     desk.join(1, true);
     let unmeasured = secs(6);
@@ -202,9 +202,9 @@ fn a_tiny_blob_does_not_make_the_leases_of_large_ones_short() {
 
 #[test]
 fn the_layers_of_an_image_come_over_one_line_and_another_image_over_its_own() {
-    let mut desk = Desk::with(config(), 7, 12, blob(1, 3 * MIB));
+    let mut desk = Desk::with(config(), 7, 12, blob(1, 3 * CHUNK));
     for layer in 2..=30 {
-        desk.swarm = blob(layer, 3 * MIB);
+        desk.swarm = blob(layer, 3 * CHUNK);
         (1..=12).for_each(|number| desk.join(number, true));
     }
     desk.tick(secs(1));
@@ -217,7 +217,7 @@ fn the_layers_of_an_image_come_over_one_line_and_another_image_over_its_own() {
     desk.handle(TrackerEvent::Connected(info));
     desk.say(20, NodeMessage::Reported);
     for layer in 101..=103 {
-        desk.swarm = blob(layer, 3 * MIB);
+        desk.swarm = blob(layer, 3 * CHUNK);
         desk.join(20, true);
     }
     assert_eq!(desk.leases.len(), before + 3, "{:?}", &desk.leases[before..]);
@@ -235,7 +235,7 @@ fn tiny_layers_do_not_wait_for_each_other() {
 
 #[test]
 fn a_chunk_that_came_a_moment_ago_is_not_read_again_for_a_report_that_crossed_its_news() {
-    let mut desk = Desk::new(9, 12, blob(1, 40 * MIB));
+    let mut desk = Desk::new(9, 12, blob(1, 40 * CHUNK));
     let (first, lease) = desk.leases[0].clone();
     desk.progress(&lease, first, 0..40);
     let before = desk.leases.len();
@@ -248,7 +248,7 @@ fn a_chunk_that_came_a_moment_ago_is_not_read_again_for_a_report_that_crossed_it
 
 #[test]
 fn who_misses_what_nobody_has_read_yet_does_not_have_to_read_all_of_it() {
-    let mut desk = Desk::new(10, 12, blob(1, 200 * MIB));
+    let mut desk = Desk::new(10, 12, blob(1, 200 * CHUNK));
     let chunks: Vec<ChunkIndex> = (0..64).map(ChunkIndex).collect();
     desk.say(12, NodeMessage::Starved { swarm: desk.swarm.clone(), chunks });
     for nth in 0..10 {
@@ -267,7 +267,7 @@ fn is_zones(lease: &Lease) -> bool {
 #[test]
 fn a_zone_gets_its_lease_when_the_first_of_those_that_rest_has_rested() {
     for seed in 0..20 {
-        let mut desk = Desk::new(seed, 0, blob(1, MIB));
+        let mut desk = Desk::new(seed, 0, blob(1, CHUNK));
         for (number, zone) in [(1, "a"), (2, "b"), (3, "b")] {
             let place = Place { zone: zone.into(), ..Place::default() };
             desk.handle(TrackerEvent::Connected(PeerInfo {

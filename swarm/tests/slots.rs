@@ -43,7 +43,7 @@ fn told_free(machine: &mut PeerMachine) -> Vec<NodeId> {
 
 #[test]
 fn a_free_slot_is_offered_to_those_that_were_turned_away_first_and_are_still_there() {
-    let swarm = blob(1, 4 * MIB);
+    let swarm = blob(1, 4 * CHUNK);
     let mut machine = machine(&swarm, ChunkSet::full(4));
     let request = ChunkRequest { swarm, index: ChunkIndex(0) };
     (1..=9).for_each(|number| machine.handle(Time::ZERO, PeerEvent::LinkUp(node(number))));
@@ -98,7 +98,7 @@ fn turned_away(swarm: &SwarmId) -> PeerMachine {
 
 #[test]
 fn who_says_that_it_has_a_slot_again_is_asked_at_once_and_not_for_ever() {
-    let swarm = blob(1, MIB);
+    let swarm = blob(1, CHUNK);
     let mut machine = turned_away(&swarm);
     assert_eq!(asked(&mut machine), [], "both are busy");
     let free = || PeerEvent::Peer { from: node(2), message: PeerMessage::Free };
@@ -113,7 +113,7 @@ fn who_says_that_it_has_a_slot_again_is_asked_at_once_and_not_for_ever() {
 
 #[test]
 fn who_hears_nothing_asks_again_by_itself() {
-    let mut machine = turned_away(&blob(1, MIB));
+    let mut machine = turned_away(&blob(1, CHUNK));
     assert_eq!(asked(&mut machine), []);
     while let Some(at) = machine.next_timeout().filter(|at| *at <= Time::ZERO + secs(2)) {
         machine.handle(at, PeerEvent::Tick);
@@ -126,7 +126,7 @@ fn who_hears_nothing_asks_again_by_itself() {
 
 #[test]
 fn a_second_request_that_dies_with_its_link_is_not_counted_as_a_duplicate() {
-    let swarm = blob(1, 4 * MIB);
+    let swarm = blob(1, 4 * CHUNK);
     let mut machine = machine(&swarm, ChunkSet::empty(4));
     (1..=40).for_each(|number| offer_all(&mut machine, &swarm, number));
     // The first asked for each chunk neither send nor break.
@@ -145,7 +145,7 @@ fn a_second_request_that_dies_with_its_link_is_not_counted_as_a_duplicate() {
 
 #[test]
 fn a_neighbour_that_is_always_busy_is_soon_not_counted_on() {
-    let swarm = blob(1, MIB);
+    let swarm = blob(1, CHUNK);
     let mut machine = machine(&swarm, ChunkSet::empty(1));
     machine.handle(Time::ZERO, PeerEvent::TrackerUp);
     offer_all(&mut machine, &swarm, 1);

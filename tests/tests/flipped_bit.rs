@@ -6,6 +6,7 @@
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use shoal_proto::MIN_CHUNK;
 use shoal_tests::{Cluster, FaultyRegistry, Image, ImageBuilder, Node};
 
 const NAME: &str = "registry.test";
@@ -60,7 +61,7 @@ async fn is_repaired_from_the_origin() {
     scene.pulls(0).await;
     assert!(scene.corrupt(0).await >= 1.0, "the corrupt chunk was not counted");
     let again = scene.registry.sent() - sent;
-    assert!((MIB..2 * MIB).contains(&again), "one chunk is fetched again, not {again} bytes");
+    assert!((MIN_CHUNK..2 * MIN_CHUNK).contains(&again), "one chunk is fetched again, not {again} bytes");
     // It is mended for good.
     let counted = scene.corrupt(0).await;
     scene.pulls(0).await;

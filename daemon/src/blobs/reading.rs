@@ -321,12 +321,13 @@ mod tests {
 
     #[test]
     fn the_last_chunk_is_not_given_out_before_the_digest_matched() {
-        let size = (3 << 20) + 5;
+        let chunk = shoal_proto::MIN_CHUNK;
+        let size = 3 * chunk + 5;
         let layout = ChunkLayout::new(size).unwrap();
         let give = |ready, range| before_the_last(&layout, &ready, &range);
-        assert_eq!(give(0..2, 0..size), Some(0..2 << 20));
-        assert_eq!(give(0..4, 7..size), Some(7..3 << 20), "all chunks are here");
+        assert_eq!(give(0..2, 0..size), Some(0..2 * chunk));
+        assert_eq!(give(0..4, 7..size), Some(7..3 * chunk), "all chunks are here");
         assert_eq!(give(0..4, 7..100), Some(7..100), "no more than is wanted");
-        assert_eq!(give(3..4, 3 << 20..size), None, "only the last one is left");
+        assert_eq!(give(3..4, 3 * chunk..size), None, "only the last one is left");
     }
 }

@@ -13,7 +13,12 @@ use crate::{
 
 /// The swarm of a blob of four chunks.
 fn swarm() -> SwarmId {
-    SwarmId { digest: Digest::sha256([1; 32]), size: 4 << 20, origin: "docker.io".parse().unwrap(), round: 0 }
+    SwarmId {
+        digest: Digest::sha256([1; 32]),
+        size: 4 * crate::MIN_CHUNK,
+        origin: "docker.io".parse().unwrap(),
+        round: 0,
+    }
 }
 
 fn wire_swarm() -> v1::Swarm {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use shoal_store::{Store, StoreConfig, StoreError};
 
-use crate::blobs::{Blob, MIB};
+use crate::blobs::{Blob, CHUNK};
 
 const FOLDER: &str = "SHOAL_STORE_TEST_SMALL_DISK";
 
@@ -36,15 +36,15 @@ fn a_full_disk_is_said_and_reads_go_on() {
 fn child_on_a_small_disk() {
     let Some(dir) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
     // Once by the store's own reserve, once by the error of the file system.
-    for reserve_bytes in [4 * MIB as u64, 0] {
+    for reserve_bytes in [8 * CHUNK as u64, 0] {
         let dir = dir.join(format!("reserve-{reserve_bytes}"));
         let store = Store::open(StoreConfig { reserve_bytes, ..StoreConfig::new(&dir) }).unwrap();
-        let pinned = Blob::new(1, MIB);
+        let pinned = Blob::new(1, 2 * CHUNK);
         pinned.put(&store);
         store.pin(&pinned.swarm.digest).unwrap();
-        let idle = Blob::new(2, MIB);
+        let idle = Blob::new(2, 2 * CHUNK);
         idle.put(&store);
-        let large = Blob::new(3, 40 * MIB);
+        let large = Blob::new(3, 80 * CHUNK);
         let partial = store.begin(&large.swarm).unwrap();
         let mut written = 0;
         let error = loop {

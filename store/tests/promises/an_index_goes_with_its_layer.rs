@@ -2,12 +2,12 @@
 
 use shoal_store::{BlobName, IndexFact, StoreError};
 
-use crate::blobs::{Blob, MIB, open};
+use crate::blobs::{Blob, CHUNK, open};
 
 #[test]
 fn it_is_known_over_restarts_and_removed_with_its_row() {
     let dir = tempfile::tempdir().unwrap();
-    let (layer, index, other) = (Blob::new(1, MIB), Blob::new(2, 3000), Blob::new(3, 10));
+    let (layer, index, other) = (Blob::new(1, CHUNK), Blob::new(2, 3000), Blob::new(3, 10));
     let built = IndexFact::Built { file: index.swarm.digest, claim: b"signed".to_vec() };
     let declined = IndexFact::Declined { reason: "a single frame".into() };
     {
@@ -34,7 +34,7 @@ fn it_is_known_over_restarts_and_removed_with_its_row() {
 fn an_evicted_index_is_not_known() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let (layer, index) = (Blob::new(1, MIB), Blob::new(2, 3000));
+    let (layer, index) = (Blob::new(1, CHUNK), Blob::new(2, 3000));
     index.put(&store);
     let built = IndexFact::Built { file: index.swarm.digest, claim: vec![] };
     store.put_index(&layer.swarm.digest, &built).unwrap();

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use shoal_proto::{Algorithm, ChunkIndex, ChunkLayout, SwarmId, VerifiedChunk};
+use shoal_proto::{Algorithm, ChunkIndex, ChunkLayout, MIN_CHUNK, SwarmId, VerifiedChunk};
 use shoal_store::{Complete, ContentHasher, ReadError, Reader, Store, StoreConfig};
 
-pub(crate) const MIB: usize = 1 << 20;
+/// The chunks of all blobs of up to 128 MiB.
+pub(crate) const CHUNK: usize = MIN_CHUNK as usize;
 
 pub(crate) struct Blob {
     pub(crate) swarm: SwarmId,

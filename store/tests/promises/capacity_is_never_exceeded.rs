@@ -1,6 +1,6 @@
 use shoal_store::{BlobName, Loss, Store, StoreError};
 
-use crate::blobs::{Blob, MIB, open_with_capacity};
+use crate::blobs::{Blob, CHUNK, open_with_capacity};
 
 fn holds(store: &Store, blobs: &[&Blob]) -> Vec<bool> {
     blobs.iter().map(|blob| store.complete(&blob.swarm.digest).is_some()).collect()
@@ -9,24 +9,24 @@ fn holds(store: &Store, blobs: &[&Blob]) -> Vec<bool> {
 #[test]
 fn the_least_recently_used_goes_first_over_restarts_too() {
     let dir = tempfile::tempdir().unwrap();
-    let blobs: Vec<Blob> = (0..5).map(|seed| Blob::new(seed, 2 * MIB)).collect();
+    let blobs: Vec<Blob> = (0..5).map(|seed| Blob::new(seed, 2 * CHUNK)).collect();
     let [a, b, c, d, e] = &blobs[..] else { unreachable!() };
     {
-        let store = open_with_capacity(dir.path(), 6 * MIB);
+        let store = open_with_capacity(dir.path(), 6 * CHUNK);
         for blob in [a, b, c] {
             blob.put(&store);
         }
         drop(store.reader(&a.swarm.digest).unwrap());
     }
-    let store = open_with_capacity(dir.path(), 6 * MIB);
+    let store = open_with_capacity(dir.path(), 6 * CHUNK);
     let mut losses = store.losses();
     d.put(&store);
     assert_eq!(holds(&store, &[a, b, c, d]), [true, false, true, true]);
     assert_eq!(losses.try_recv().unwrap(), Loss::Evicted(BlobName::Complete(b.swarm.digest)));
     e.put(&store);
     assert_eq!(holds(&store, &[a, b, c, d, e]), [true, false, false, true, true]);
-    assert_eq!(store.statistics().used_bytes, 6 * MIB as u64);
-    assert_eq!(store.evict(4 * MIB as u64), [a, d].map(|blob| BlobName::Complete(blob.swarm.digest)));
+    assert_eq!(store.statistics().used_bytes, 6 * CHUNK as u64);
+    assert_eq!(store.evict(4 * CHUNK as u64), [a, d].map(|blob| BlobName::Complete(blob.swarm.digest)));
     assert_eq!(std::fs::read_dir(dir.path().join("blobs")).unwrap().count(), 1);
 }
 
@@ -34,14 +34,14 @@ fn the_least_recently_used_goes_first_over_restarts_too() {
 fn what_is_pinned_read_or_written_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (pinned, read, written, next) =
-        (Blob::new(1, MIB), Blob::new(2, MIB), Blob::new(3, 2 * MIB), Blob::new(4, MIB));
+        (Blob::new(1, CHUNK), Blob::new(2, CHUNK), Blob::new(3, 2 * CHUNK), Blob::new(4, CHUNK));
     {
-        let store = open_with_capacity(dir.path(), 3 * MIB);
+        let store = open_with_capacity(dir.path(), 3 * CHUNK);
         pinned.put(&store);
         store.pin(&pinned.swarm.digest).unwrap();
         read.put(&store);
     }
-    let store = open_with_capacity(dir.path(), 3 * MIB);
+    let store = open_with_capacity(dir.path(), 3 * CHUNK);
     let mut reader = store.reader(&read.swarm.digest).unwrap();
     let partial = store.begin(&written.swarm).unwrap();
     store.write_chunk(&written.swarm, written.chunk(0), b"").unwrap();
@@ -55,7 +55,7 @@ fn what_is_pinned_read_or_written_stays() {
         b"",
     );
     assert!(matches!(full, Err(StoreError::Full { .. })), "{full:?}");
-    assert_eq!(store.statistics().used_bytes, 3 * MIB as u64);
+    assert_eq!(store.statistics().used_bytes, 3 * CHUNK as u64);
     read.read_all(&mut reader).unwrap();
     pinned.read_all(&mut store.reader(&pinned.swarm.digest).unwrap()).unwrap();
     written.read_chunk(&mut store.partial_reader(&written.swarm).unwrap(), 0).unwrap();
@@ -72,20 +72,20 @@ fn what_is_pinned_read_or_written_stays() {
 #[test]
 fn many_writers_at_once_stay_within_the_bound() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open_with_capacity(dir.path(), 5 * MIB);
+    let store = open_with_capacity(dir.path(), 5 * CHUNK);
     std::thread::scope(|scope| {
         for seed in 0..4 {
             let store = &store;
             scope.spawn(move || {
                 for round in 0..6 {
-                    let blob = Blob::new(seed * 100 + round, MIB + 10_000);
+                    let blob = Blob::new(seed * 100 + round, CHUNK + 10_000);
                     let _partial = store.begin(&blob.swarm).unwrap();
                     for index in 0..2 {
                         match store.write_chunk(&blob.swarm, blob.chunk(index), b"") {
                             Ok(()) | Err(StoreError::Full { .. }) => {}
                             Err(error) => panic!("{error}"),
                         }
-                        assert!(store.statistics().used_bytes <= 5 * MIB as u64);
+                        assert!(store.statistics().used_bytes <= 5 * CHUNK as u64);
                     }
                 }
             });
@@ -95,5 +95,5 @@ fn many_writers_at_once_stay_within_the_bound() {
         .unwrap()
         .map(|entry| std::os::unix::fs::MetadataExt::blocks(&entry.unwrap().metadata().unwrap()) * 512)
         .sum();
-    assert!(on_disk <= 5 * MIB as u64, "{on_disk} bytes on disk");
+    assert!(on_disk <= 5 * CHUNK as u64, "{on_disk} bytes on disk");
 }

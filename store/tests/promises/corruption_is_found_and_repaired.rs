@@ -1,16 +1,16 @@
 use shoal_proto::ChunkIndex;
 use shoal_store::{BlobName, Loss, ReadError, StoreError};
 
-use crate::blobs::{Blob, MIB, flip, open};
+use crate::blobs::{Blob, CHUNK, flip, open};
 
 #[test]
 fn a_flipped_bit_is_never_served_and_only_the_right_chunk_repairs_it() {
     let dir = tempfile::tempdir().unwrap();
-    let blob = Blob::new(1, 3 * MIB);
+    let blob = Blob::new(1, 3 * CHUNK);
     let digest = blob.swarm.digest;
     let store = open(dir.path());
     blob.put(&store);
-    flip(dir.path(), MIB as u64 + 400_000);
+    flip(dir.path(), CHUNK as u64 + 400_000);
     let mut losses = store.losses();
     let mut reader = store.reader(&digest).unwrap();
     blob.read_chunk(&mut reader, 0).unwrap();
@@ -25,7 +25,7 @@ fn a_flipped_bit_is_never_served_and_only_the_right_chunk_repairs_it() {
     assert_eq!(held.missing_from(ChunkIndex(0)).collect::<Vec<_>>(), [ChunkIndex(1)]);
     let mut reader = store.reader(&digest).unwrap();
     assert!(matches!(blob.read_chunk(&mut reader, 1), Err(ReadError::Missing { .. })));
-    let other = Blob::new(2, 3 * MIB).chunk(1);
+    let other = Blob::new(2, 3 * CHUNK).chunk(1);
     assert!(matches!(store.repair(&digest, other), Err(StoreError::Conflict { .. })));
     store.repair(&digest, blob.chunk(1)).unwrap();
     blob.read_all(&mut reader).unwrap();
@@ -39,10 +39,10 @@ fn a_flipped_bit_is_never_served_and_only_the_right_chunk_repairs_it() {
 #[test]
 fn a_file_cut_short_holds_nothing_past_its_end() {
     let dir = tempfile::tempdir().unwrap();
-    let blob = Blob::new(1, 3 * MIB);
+    let blob = Blob::new(1, 3 * CHUNK);
     blob.put(&open(dir.path()));
     let file = std::fs::read_dir(dir.path().join("blobs")).unwrap().next().unwrap().unwrap().path();
-    std::fs::File::options().write(true).open(file).unwrap().set_len(2 * MIB as u64 + 1).unwrap();
+    std::fs::File::options().write(true).open(file).unwrap().set_len(2 * CHUNK as u64 + 1).unwrap();
     let store = open(dir.path());
     assert_eq!(store.complete(&blob.swarm.digest).unwrap().held.count(), 2);
     store.repair(&blob.swarm.digest, blob.chunk(2)).unwrap();
@@ -52,7 +52,7 @@ fn a_file_cut_short_holds_nothing_past_its_end() {
 #[test]
 fn files_and_rows_that_lost_each_other_are_dropped() {
     let dir = tempfile::tempdir().unwrap();
-    let (kept, lost) = (Blob::new(1, MIB), Blob::new(2, 2 * MIB));
+    let (kept, lost) = (Blob::new(1, CHUNK), Blob::new(2, 2 * CHUNK));
     {
         let store = open(dir.path());
         kept.put(&store);
@@ -77,7 +77,7 @@ fn files_and_rows_that_lost_each_other_are_dropped() {
 #[test]
 fn an_index_that_is_no_database_is_put_aside() {
     let dir = tempfile::tempdir().unwrap();
-    let blob = Blob::new(1, MIB);
+    let blob = Blob::new(1, CHUNK);
     blob.put(&open(dir.path()));
     std::fs::write(dir.path().join("index.redb"), vec![7; 100_000]).unwrap();
     let store = open(dir.path());

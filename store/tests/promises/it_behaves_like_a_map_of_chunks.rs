@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use shoal_proto::ChunkIndex;
 use shoal_store::FinishError;
 
-use crate::blobs::{Blob, MIB, open};
+use crate::blobs::{Blob, CHUNK, open};
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -34,7 +34,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 /// The last blob's content does not have its digest.
 fn blobs() -> Vec<Blob> {
-    let mut blobs: Vec<Blob> = (0..3).map(|n| Blob::new(n, n as usize * MIB + 200_000)).collect();
+    let mut blobs: Vec<Blob> = (0..3).map(|n| Blob::new(n, n as usize * CHUNK + 200_000)).collect();
     blobs[2].swarm.digest = Blob::new(9, 9).swarm.digest;
     blobs
 }

@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 
 use shoal_proto::ChunkIndex;
 
-use crate::blobs::{Blob, MIB, open};
+use crate::blobs::{Blob, CHUNK, open};
 
 const FOLDER: &str = "SHOAL_STORE_TEST_FOLDER";
 const BLOBS: u64 = 3;
 
 fn blob(number: u64) -> Blob {
-    Blob::new(number, 4 * MIB + 1000 * number as usize)
+    Blob::new(number, 4 * CHUNK + 1000 * number as usize)
 }
 
 #[test]

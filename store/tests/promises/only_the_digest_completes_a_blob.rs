@@ -1,12 +1,12 @@
 use shoal_proto::{ChunkIndex, ChunkLayout, VerifiedChunk};
 use shoal_store::{FinishError, MAX_EVIDENCE, ReadError, StoreError};
 
-use crate::blobs::{Blob, MIB, flip, open};
+use crate::blobs::{Blob, CHUNK, flip, open};
 
 #[test]
 fn wrong_content_stays_partial_over_restarts_until_it_is_discarded() {
     let dir = tempfile::tempdir().unwrap();
-    for len in [0, 5, 2 * MIB + 5] {
+    for len in [0, 5, 2 * CHUNK + 5] {
         let mut blob = Blob::new(1, len);
         blob.swarm.digest = Blob::new(2, 77).swarm.digest;
         let store = open(dir.path());
@@ -37,7 +37,7 @@ fn wrong_content_stays_partial_over_restarts_until_it_is_discarded() {
 fn a_chunk_never_changes_its_value() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let (blob, other) = (Blob::new(1, 2 * MIB), Blob::new(2, 2 * MIB));
+    let (blob, other) = (Blob::new(1, 2 * CHUNK), Blob::new(2, 2 * CHUNK));
     store.begin(&blob.swarm).unwrap();
     for _ in 0..2 {
         store.write_chunk(&blob.swarm, blob.chunk(0), b"").unwrap();
@@ -52,12 +52,12 @@ fn a_chunk_never_changes_its_value() {
 fn a_chunk_verified_for_another_size_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let blob = Blob::new(1, 2 * MIB);
+    let blob = Blob::new(1, 2 * CHUNK);
     store.begin(&blob.swarm).unwrap();
-    let one = ChunkLayout::new(MIB as u64).unwrap();
-    let chunk = VerifiedChunk::from_origin(&one, ChunkIndex(0), blob.content.slice(..MIB)).unwrap();
+    let one = ChunkLayout::new(CHUNK as u64).unwrap();
+    let chunk = VerifiedChunk::from_origin(&one, ChunkIndex(0), blob.content.slice(..CHUNK)).unwrap();
     assert!(matches!(store.write_chunk(&blob.swarm, chunk, b""), Err(StoreError::OtherLayout { .. })));
-    let beyond = Blob::new(1, 3 * MIB).chunk(2);
+    let beyond = Blob::new(1, 3 * CHUNK).chunk(2);
     assert!(matches!(store.write_chunk(&blob.swarm, beyond, b""), Err(StoreError::OtherLayout { .. })));
     let long = store.write_chunk(&blob.swarm, blob.chunk(0), &[0; MAX_EVIDENCE + 1]);
     assert!(matches!(long, Err(StoreError::EvidenceTooLong { .. })));
@@ -66,12 +66,12 @@ fn a_chunk_verified_for_another_size_is_refused() {
 #[test]
 fn a_fault_of_this_disk_does_not_look_like_a_wrong_digest() {
     let dir = tempfile::tempdir().unwrap();
-    let blob = Blob::new(1, 3 * MIB);
+    let blob = Blob::new(1, 3 * CHUNK);
     let store = open(dir.path());
     store.begin(&blob.swarm).unwrap();
     store.write_chunk(&blob.swarm, blob.chunk(1), b"").unwrap();
     drop(store);
-    flip(dir.path(), MIB as u64 + 500_000);
+    flip(dir.path(), CHUNK as u64 + 500_000);
     let store = open(dir.path());
     let partial = store.begin(&blob.swarm).unwrap();
     store.write_chunk(&blob.swarm, blob.chunk(0), b"").unwrap();
@@ -88,7 +88,7 @@ fn a_fault_of_this_disk_does_not_look_like_a_wrong_digest() {
 fn a_chunk_replaced_after_it_was_hashed_is_hashed_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let (blob, other) = (Blob::new(1, 2 * MIB), Blob::new(2, 2 * MIB));
+    let (blob, other) = (Blob::new(1, 2 * CHUNK), Blob::new(2, 2 * CHUNK));
     store.begin(&blob.swarm).unwrap();
     store.write_chunk(&blob.swarm, blob.chunk(0), b"").unwrap();
     // Hashes what is there.

@@ -1,12 +1,12 @@
 use shoal_proto::{Algorithm, BLOCK_SIZE, ChunkIndex};
 use shoal_store::{BlobName, FinishError, ReadError, StoreError};
 
-use crate::blobs::{Blob, MIB, open};
+use crate::blobs::{Blob, CHUNK, open};
 
 #[test]
 fn a_chunk_can_be_read_at_once_and_a_blob_over_restarts() {
     let dir = tempfile::tempdir().unwrap();
-    let blob = Blob::new(1, 3 * MIB + 12_345);
+    let blob = Blob::new(1, 3 * CHUNK + 12_345);
     {
         let store = open(dir.path());
         let partial = store.begin(&blob.swarm).unwrap();
@@ -37,18 +37,19 @@ fn blake3_of(blob: &Blob) -> Vec<u8> {
 #[test]
 fn reads_start_and_end_anywhere_and_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let blob = Blob::new(2, 2 * MIB + 300_000);
+    let blob = Blob::new(2, 2 * CHUNK + 300_000);
     let store = open(dir.path());
     blob.put(&store);
     let mut reader = store.reader(&blob.swarm.digest).unwrap();
     let size = blob.swarm.size;
-    for range in [0..1, 5..BLOCK_SIZE + 5, MIB as u64 - 1..MIB as u64 + 1, size - 1..size, 100..u64::MAX] {
+    for range in [0..1, 5..BLOCK_SIZE + 5, CHUNK as u64 - 1..CHUNK as u64 + 1, size - 1..size, 100..u64::MAX]
+    {
         let part = reader.read(range.clone()).unwrap().into_inner();
-        assert!(!part.is_empty() && part.len() <= MIB && part.len() as u64 <= range.end - range.start);
+        assert!(!part.is_empty() && part.len() <= CHUNK && part.len() as u64 <= range.end - range.start);
         assert_eq!(part[..], blob.content[range.start as usize..][..part.len()]);
     }
     let last = reader.read_block(ChunkIndex(2), 2).unwrap().into_inner();
-    assert_eq!(last[..], blob.content[2 * MIB + 2 * BLOCK_SIZE as usize..]);
+    assert_eq!(last[..], blob.content[2 * CHUNK + 2 * BLOCK_SIZE as usize..]);
     for (start, end) in [(size, size + 1), (5, 5), (u64::MAX - 1, u64::MAX)] {
         assert!(matches!(reader.read(start..end), Err(ReadError::PastEnd { .. })), "{start}..{end}");
     }
@@ -59,9 +60,9 @@ fn reads_start_and_end_anywhere_and_are_bounded() {
 #[test]
 fn blobs_of_all_shapes_and_both_digests() {
     let dir = tempfile::tempdir().unwrap();
-    let lens = [0, 1, 4096, MIB - 1, MIB, MIB + 1];
+    let lens = [0, 1, 4096, CHUNK - 1, CHUNK, CHUNK + 1];
     let mut blobs: Vec<Blob> = (0..).zip(lens).map(|(seed, len)| Blob::new(seed, len)).collect();
-    blobs.push(Blob::with(9, 2 * MIB + 7, Algorithm::Sha512));
+    blobs.push(Blob::with(9, 2 * CHUNK + 7, Algorithm::Sha512));
     {
         let store = open(dir.path());
         for blob in &blobs {
@@ -78,7 +79,7 @@ fn blobs_of_all_shapes_and_both_digests() {
 #[test]
 fn a_partial_blob_resumes_with_its_evidence() {
     let dir = tempfile::tempdir().unwrap();
-    let blob = Blob::new(3, 4 * MIB);
+    let blob = Blob::new(3, 4 * CHUNK);
     {
         let store = open(dir.path());
         store.begin(&blob.swarm).unwrap();
@@ -104,10 +105,10 @@ fn a_partial_blob_resumes_with_its_evidence() {
 fn swarms_of_one_digest_are_apart_until_one_completes() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let good = Blob::new(4, 2 * MIB);
-    let mut copy = Blob::new(4, 2 * MIB);
+    let good = Blob::new(4, 2 * CHUNK);
+    let mut copy = Blob::new(4, 2 * CHUNK);
     copy.swarm.origin = "other.example.com".parse().unwrap();
-    let mut wrong = Blob::new(5, 2 * MIB);
+    let mut wrong = Blob::new(5, 2 * CHUNK);
     wrong.swarm.digest = good.swarm.digest;
     wrong.swarm.round = 1;
     for blob in [&good, &copy, &wrong] {

@@ -9,12 +9,15 @@ pub struct PeerConfig {
     pub downloads: usize,
     /// Chunks sent to peers at once, over all blobs; a peer beyond is told BUSY.
     pub uploads: usize,
-    /// Times so many of these slots, and so wide a `window`, on lines on which a MiB takes a few milliseconds. There
-    /// the time between chunks counts: in a crowd of 100 at 10 Gbit/s, slots of 4, 6 and 8 took 1.34, 1.24 and
-    /// 1.23 times the bound. On slow lines chunks that share the line are only passed on later: 16 nodes at
-    /// 50 Mbit/s took 1.25, 1.38 and 1.57 times the bound. More downloads than uploads make some nodes late:
-    /// 8 beside 6 took 1.51. Letting neighbours wait in a queue instead of telling them BUSY took 1.55 and more:
-    /// they wait where much is asked for, while others are idle.
+    /// The same on slow lines. There requests wait behind chunks in the same queues, for tens of milliseconds, and a slot
+    /// is idle meanwhile: 16 nodes at 50 Mbit/s took 1.21 times the bound with four of each, 1.16 with five and 1.12 with
+    /// six downloads; with six and seven 1.16 again, for chunks that share a line are passed on later.
+    pub downloads_when_slow: usize,
+    pub uploads_when_slow: usize,
+    /// Times so many slots, and so wide a `window`, on lines on which a MiB takes a few milliseconds. There the time
+    /// between chunks counts: in a crowd of 100 at 10 Gbit/s, slots of 4, 6 and 8 took 1.34, 1.24 and 1.23 times the
+    /// bound. Letting neighbours wait in a queue instead of telling them BUSY took 1.55 and more: they wait where much is
+    /// asked for, while others are idle.
     pub when_fast: usize,
     /// How late a HAVE or a Progress may be so that several travel in one message: about a chunk's time at 10 Gbit/s.
     /// Simulated crowds of 200 to 1,000 nodes took as long with 5 ms, and sent 7 % more; 1 % longer with 12 ms.
@@ -55,6 +58,8 @@ impl Default for PeerConfig {
         Self {
             downloads: 4,
             uploads: 4,
+            downloads_when_slow: 6,
+            uploads_when_slow: 5,
             when_fast: 2,
             have_delay: Duration::from_millis(8),
             window: 64,

@@ -254,8 +254,13 @@ impl PeerMachine {
     }
 
     /// How many of something, of which there are so many on an ordinary link, there are on this node's.
-    fn slots(&self, ordinary: usize) -> usize {
+    fn when_fast(&self, ordinary: usize) -> usize {
         if self.pace.is_fast() { ordinary * self.config.when_fast } else { ordinary }
+    }
+
+    fn download_slots(&self) -> usize {
+        let config = &self.config;
+        if self.is_slow() { config.downloads_when_slow } else { self.when_fast(config.downloads) }
     }
 
     fn is_slow(&self) -> bool {

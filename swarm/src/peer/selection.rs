@@ -12,10 +12,10 @@ use super::swarm_state::{Neighbour, Reader, Swarm};
 use super::{Key, PeerMachine, Timer};
 use crate::Time;
 
-/// Blobs of so few chunks come first, whoever waits for what: manifests and configurations hold up all else, and small
+/// Blobs of so few bytes come first, whoever waits for what: manifests and configurations hold up all else, and small
 /// layers are soon here. In them no chunk is preferred because a reader waits for it: all nodes read the same, and would
 /// all ask the first that has it. With readers first an image of 40 layers of 50 KiB to 4 MiB took 5 % longer.
-const SMALL: u32 = 4;
+const SMALL: u64 = 4 << 20;
 
 /// A chunk to ask for.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ impl Search {
 impl PeerMachine {
     /// Asks for chunks as long as there are slots.
     pub(super) fn fill_slots(&mut self) {
-        while self.requests.len() < self.slots(self.config.downloads) {
+        while self.requests.len() < self.download_slots() {
             let Some(key) = self.next_swarm() else { return };
             let mut search = Search::default();
             match self.pick(key, &mut search) {
@@ -204,7 +204,7 @@ impl PeerMachine {
 
     /// The chunks among which the rarest is asked for.
     fn window(&self, swarm: &Swarm) -> ChunkSet {
-        let most = self.slots(self.config.window) + swarm.asked.len();
+        let most = self.when_fast(self.config.window) + swarm.asked.len();
         let mut window = swarm.held.first_missing(ChunkIndex(swarm.front), most);
         swarm.asked.keys().for_each(|chunk| {
             window.remove(ChunkIndex(*chunk));
@@ -265,7 +265,7 @@ impl PeerMachine {
     /// as duplicates are allowed.
     fn pick_last(&self, swarm: &Swarm, search: &mut Search) -> Option<(u32, NodeId)> {
         let missing = (swarm.chunks() - swarm.held.count()) as usize;
-        if missing > self.slots(self.config.downloads) || missing > swarm.asked.len() {
+        if missing > self.download_slots() || missing > swarm.asked.len() {
             return None;
         }
         for (chunk, requests) in &swarm.asked {
@@ -346,7 +346,7 @@ impl PeerMachine {
 }
 
 fn is_small(swarm: &Swarm) -> bool {
-    swarm.chunks() <= SMALL
+    swarm.layout.size() <= SMALL
 }
 
 fn has_one_neighbour(swarm: &Swarm) -> bool {

@@ -20,7 +20,7 @@ const FEW: usize = 2;
 impl PeerConfig {
     /// Chunks sent at once, at most: to neighbours on a fast link, and to nodes of other zones.
     pub fn most_uploads(&self) -> usize {
-        self.uploads * self.when_fast.max(1) + FAR
+        self.uploads_when_slow.max(self.uploads * self.when_fast.max(1)) + FAR
     }
 }
 
@@ -81,10 +81,10 @@ impl PeerMachine {
     /// Who has only a few chunks on a slow line is asked by all for the same ones; they spread faster to two at once, who
     /// pass them on, than to four.
     fn upload_slots(&self) -> usize {
-        let slots = self.slots(self.config.uploads);
         if !self.is_slow() {
-            return slots;
+            return self.when_fast(self.config.uploads);
         }
+        let slots = self.config.uploads_when_slow;
         let mut held = 0;
         let enough = self.swarms.values().any(|swarm| {
             held += swarm.held.count() as usize;

@@ -35,7 +35,7 @@ impl TrackerMachine {
             // It has nobody to pass chunks on to, so they may as well come all at once.
             ..=1 if !gathering => usize::MAX,
             // Each small blob is one lease.
-            here if gathering && swarm.chunks() > SMALL => {
+            here if gathering && swarm.layout.size() > SMALL => {
                 most.min(here.saturating_mul(self.config.leases_per_node))
             }
             _ => most,

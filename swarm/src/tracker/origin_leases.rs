@@ -18,8 +18,12 @@ use crate::Time;
 
 /// A lease has at least so many chunks where the blob has them: fewer cost a request each.
 const LEAST: u32 = 4;
-/// Blobs of so few chunks come first.
-pub(super) const SMALL: u32 = 4;
+/// What is left of a blob is not cut any more when it has no more chunks than this: the layers of an image, most of which
+/// are small, then cost about a request each. With all cut after four chunks, 40 layers of 50 KiB to 4 MiB cost 47 and took
+/// 6 % less.
+const LAST: u32 = 6;
+/// Blobs of so few bytes come first.
+pub(super) const SMALL: u64 = 4 * MIB;
 /// Blobs of full lines that are looked at before one whose line is free; an image has up to 127 layers.
 const FULL: usize = 256;
 /// Nodes that are looked at for one lease.
@@ -27,8 +31,10 @@ const LOOKED_AT: usize = 16;
 /// How long after a blob's first member one node gets no more leases than in a crowd: nodes that are told to pull at
 /// the same moment ask within this, and two leases keep a lone node's origin busy meanwhile.
 pub(super) const GATHERING: Duration = Duration::from_millis(500);
-/// A MiB takes 1 ms from an origin at 10 Gbit/s, 8 ms at 1 Gbit/s.
+/// A MiB takes 1 ms from an origin at 10 Gbit/s, 8 ms at 1 Gbit/s, 84 ms at 100 Mbit/s.
 const FAST: Duration = Duration::from_micros(1500);
+const SLOW: Duration = Duration::from_millis(30);
+const MIB: u64 = 1 << 20;
 /// What an origin is taken to deliver before anything was measured, bytes per second: a slow link.
 const UNKNOWN_PACE: f64 = 3072.0 * 1024.0;
 
@@ -95,9 +101,33 @@ impl TrackerMachine {
         self.timers.insert((origin.paused_until, Timer::Origin(name.clone())));
     }
 
-    fn is_fast(&self, swarm: &Swarm) -> bool {
+    /// What a MiB takes from a swarm's origin, in seconds.
+    fn mib_time(&self, swarm: &Swarm) -> f64 {
         let pace = self.origins.get(&swarm.id.origin).and_then(|origin| origin.pace);
-        pace.is_some_and(|pace| pace * as_f64(1 << 20) <= FAST.as_secs_f64())
+        pace.unwrap_or(1.0 / UNKNOWN_PACE) * as_f64(MIB)
+    }
+
+    fn is_fast(&self, swarm: &Swarm) -> bool {
+        self.mib_time(swarm) <= FAST.as_secs_f64()
+    }
+
+    /// Adjacent chunks in the next lease of a swarm. Where chunks are smaller than a MiB as many as make up for it, but on
+    /// slow lines: there what is read last is passed on sooner where each has less to read. 16 nodes at 50 Mbit/s took
+    /// 1.12 times the bound so, not 1.16, and 300 at 10 Gbit/s 1.44, not 1.55.
+    fn lease_chunks(&self, swarm: &Swarm) -> u32 {
+        let config = &self.config;
+        let fast = self.is_fast(swarm);
+        let most = if fast { config.lease_chunks_when_fast } else { config.lease_chunks };
+        let slow = self.mib_time(swarm) > SLOW.as_secs_f64();
+        let for_a_mib = if slow { 1 } else { MIB.div_ceil(swarm.layout.chunk_size()) };
+        let for_a_mib = u32::try_from(for_a_mib).unwrap_or(1);
+        let absent = swarm.places.absent();
+        if absent <= LAST {
+            return LAST;
+        }
+        let per_blob = u32::try_from(self.leases_per_blob(swarm)).unwrap_or(u32::MAX).max(1);
+        let least = LEAST * for_a_mib;
+        absent.div_ceil(per_blob).clamp(least, least.max(most.saturating_mul(for_a_mib)))
     }
 
     pub(super) fn leases_per_blob(&self, swarm: &Swarm) -> usize {
@@ -112,7 +142,8 @@ impl TrackerMachine {
     /// How long a lease may go without progress.
     pub(super) fn lease_time(&self, swarm: &Swarm) -> Duration {
         let origin = self.origins.get(&swarm.id.origin);
-        let chunk = as_f64(swarm.layout.chunk_size().min(swarm.layout.size()));
+        // One of several streams may get next to nothing for as long as a MiB takes, however small the chunks are.
+        let chunk = as_f64(swarm.layout.chunk_size().max(MIB).min(swarm.layout.size()));
         // By then it may share the line with all that may be given.
         let sharing = origin.map_or(0, |origin| origin.grants).max(self.leases_per_blob(swarm));
         let sharing = as_f64(u64::try_from(sharing).unwrap_or(u64::MAX));
@@ -132,7 +163,7 @@ impl TrackerMachine {
             && swarm.origin_grants < if swarm.one_stream { 1 } else { self.leases_now(swarm) };
         let given = u64::from(swarm.chunks() - swarm.places.absent()) * 1000;
         let share = u32::try_from(given / u64::from(swarm.chunks().max(1))).unwrap_or(1000);
-        let place = needs.then_some((swarm.chunks() > SMALL, share));
+        let place = needs.then_some((swarm.layout.size() > SMALL, share));
         let name = swarm.id.origin.clone();
         let before = swarm.queued;
         let origin = self.origins.entry(name.clone()).or_default();
@@ -195,14 +226,9 @@ impl TrackerMachine {
 
     fn give_origin_lease(&mut self, key: SwarmKey) -> Attempt {
         let Some(swarm) = self.swarms.get(&key) else { return Attempt::Nobody };
-        let per_blob = u32::try_from(self.leases_per_blob(swarm)).unwrap_or(u32::MAX).max(1);
-        let config = &self.config;
-        let most = if self.is_fast(swarm) { config.lease_chunks_when_fast } else { config.lease_chunks };
-        let most = most.max(LEAST);
         let any = |rng: &mut fastrand::Rng| rng.u32(..swarm.chunks().div_ceil(LEAST).max(1)) * LEAST;
         let from = if self.config.leases_in_order { 0 } else { any(&mut self.rng) };
-        let most = swarm.places.absent().div_ceil(per_blob).clamp(LEAST, most);
-        let chunks = swarm.places.absent_from(from, most);
+        let chunks = swarm.places.absent_from(from, self.lease_chunks(swarm));
         let (chunks, lasts) = if swarm.one_stream {
             let last = (0..swarm.chunks()).rfind(|chunk| swarm.places.get(*chunk) == Place::Absent);
             (swarm.places.front()..last.map_or(chunks.end, |last| last + 1), self.stream_time(swarm))

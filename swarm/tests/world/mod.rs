@@ -36,6 +36,8 @@ use run::Ev;
 use tracker::Granted;
 
 pub const MIB: u64 = 1 << 20;
+/// A chunk of all blobs of up to 128 MiB.
+pub const CHUNK: u64 = shoal_proto::MIN_CHUNK;
 const LATENCY: Duration = Duration::from_micros(200);
 
 pub fn ms(n: u64) -> Duration {
