@@ -212,12 +212,11 @@ pub enum PeerMessage {
 
 /// What backs the chunks of a [`PeerMessage::State`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "one at a time, and next to vectors that are far larger")]
 pub enum Proof {
     /// An entry for each chunk.
     Entries(Vec<SignedEntry>),
     /// The values of all chunks, attested.
-    Map { values: Vec<ChunkValue>, attestation: SignedAttestation },
+    Map { values: Vec<ChunkValue>, attestation: Box<SignedAttestation> },
 }
 
 /// Asks a neighbour for one chunk.

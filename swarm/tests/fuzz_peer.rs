@@ -83,7 +83,7 @@ impl Fuzz {
         {
             first.0[30] = 1;
         }
-        Proof::Map { values, attestation: self.attestation(swarm) }
+        Proof::Map { values, attestation: Box::new(self.attestation(swarm)) }
     }
 
     fn peer_message(&mut self) -> PeerMessage {

@@ -141,7 +141,7 @@ impl Lying {
         let proof = if self.server.lie == Lie::WrongMap {
             let root = ChunkMap::new(self.server.layout, values.clone()).unwrap().root();
             let attestation = Attestation { swarm: swarm.clone(), root, signer };
-            Proof::Map { values, attestation: attestation.sign(key).unwrap() }
+            Proof::Map { values, attestation: Box::new(attestation.sign(key).unwrap()) }
         } else {
             let indexes = self.server.layout.indexes();
             let entries = indexes.zip(values).map(|(index, value)| sign(swarm, index, value, key, signer));

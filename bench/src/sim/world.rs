@@ -160,7 +160,7 @@ impl World {
             let swarm = self.image.blobs[blob].swarm.clone();
             let chunks = self.image.blobs[blob].layout.count();
             let values = (0..chunks).map(|chunk| self.image.truth(blob, chunk)).collect();
-            let attestation = attestation(&swarm, self.nodes[number as usize].info.node);
+            let attestation = Box::new(attestation(&swarm, self.nodes[number as usize].info.node));
             let proof = Some(Proof::Map { values, attestation });
             let event =
                 PeerEvent::Join { swarm, held: Held::Complete, proof, wants: false, may_lease: false };

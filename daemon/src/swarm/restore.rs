@@ -22,7 +22,7 @@ pub(crate) fn complete_proof(store: &Store, digest: &Digest) -> Result<Option<(H
     };
     let values = store.map(digest)?.values().to_vec();
     let held = if complete.held.is_full() { Held::Complete } else { Held::Some(complete.held) };
-    Ok(Some((held, Proof::Map { values, attestation })))
+    Ok(Some((held, Proof::Map { values, attestation: Box::new(attestation) })))
 }
 
 /// Tells the swarm of every complete blob. Blocks while it reads the store.

@@ -212,8 +212,10 @@ pub(super) fn tracker_message() -> impl Strategy<Value = TrackerMessage> {
 
 fn proof(swarm: SwarmId) -> impl Strategy<Value = Proof> {
     let values = vec![ChunkValue([7; 32]); count(&swarm) as usize];
-    let map = attestation_of(swarm.clone())
-        .prop_map(move |attestation| Proof::Map { values: values.clone(), attestation });
+    let map = attestation_of(swarm.clone()).prop_map(move |attestation| Proof::Map {
+        values: values.clone(),
+        attestation: Box::new(attestation),
+    });
     prop_oneof![vec(entry(swarm), 0..5).prop_map(Proof::Entries), map]
 }
 

@@ -274,7 +274,7 @@ fn the_largest_state_fits_a_message() {
         held: crate::message::Held::Complete,
         proof: crate::message::Proof::Map {
             values: vec![ChunkValue([7; 32]); 65_536],
-            attestation: SignedAttestation { attestation, signature: [3; 64] },
+            attestation: Box::new(SignedAttestation { attestation, signature: [3; 64] }),
         },
         swarm,
     };

@@ -33,7 +33,8 @@ fn proof(swarm: &SwarmId, layout: &ChunkLayout, wire: WireProof) -> Result<Proof
                 return Err(Refusal::Length { got: wire.values.len(), want: want * 32 }).of("map");
             }
             let values = values.iter().copied().map(ChunkValue).collect();
-            Ok(Proof::Map { values, attestation: attestation(swarm.clone(), wire.attestation)? })
+            let attestation = Box::new(attestation(swarm.clone(), wire.attestation)?);
+            Ok(Proof::Map { values, attestation })
         }
     }
 }

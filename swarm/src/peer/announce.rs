@@ -34,7 +34,8 @@ impl Swarm {
                 }
             }
             let held = if self.phase == Phase::Complete { Held::Complete } else { Held::Some(backed) };
-            let proof = Proof::Map { values: map.values.to_vec(), attestation: map.attestation.clone() };
+            let attestation = Box::new(map.attestation.clone());
+            let proof = Proof::Map { values: map.values.to_vec(), attestation };
             return (PeerMessage::State { swarm, held, proof }, Some(nth), rest);
         }
         let mut entries: Vec<SignedEntry> =

@@ -437,7 +437,7 @@ fn take_proof(swarm: &mut Swarm, held: &Held, proof: Option<Proof>) {
                 swarm.hold(index.0, evidence::ClaimRef::Map(map));
             }
             if *held == Held::Complete {
-                swarm.complete(attestation);
+                swarm.complete(*attestation);
             }
         }
         Some(Proof::Entries(entries)) => {

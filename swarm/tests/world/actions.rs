@@ -78,7 +78,7 @@ impl World {
         };
         let (held, proof) = if *manner == Manner::AttestsWrongMap {
             let attestation = Attestation { swarm: swarm.clone(), root: [6; 32], signer };
-            let attestation = SignedAttestation { attestation, signature: [0; 64] };
+            let attestation = Box::new(SignedAttestation { attestation, signature: [0; 64] });
             (
                 Held::Complete,
                 Proof::Map { values: all.map(|chunk| wrong(swarm, chunk)).collect(), attestation },

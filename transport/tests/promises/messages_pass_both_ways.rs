@@ -24,7 +24,7 @@ fn state(size: u64, values: usize) -> PeerMessage {
     let swarm = SwarmId { size, ..request(0).swarm };
     let attestation =
         Attestation { swarm: swarm.clone(), root: [1; 32], signer: NodeId::from_bytes([2; 32]) };
-    let attestation = SignedAttestation { attestation, signature: [3; 64] };
+    let attestation = Box::new(SignedAttestation { attestation, signature: [3; 64] });
     let proof = Proof::Map { values: vec![ChunkValue([7; 32]); values], attestation };
     PeerMessage::State { swarm, held: Held::Complete, proof }
 }
