@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::gib;
 use crate::usage::cpu_seconds;
 
-/// The chunk size of blobs up to 1 GiB.
+/// The chunk size of blobs from 128 MiB to 1 GiB.
 const CHUNK: u32 = 1 << 20;
 /// In such blocks a store delivers.
 const BLOCK: u32 = 128 << 10;

@@ -270,7 +270,8 @@ pub struct Limits {
     pub memory: u64,
 }
 
-// Four chunks of 16 MiB from peers, as many waiting to be written, and room for what clients read.
+// Four chunks of 16 MiB from peers, two that wait to be written, and room for what clients read; six on a slow line, which
+// come slowly. All smaller chunks leave far more room.
 const DEFAULT_MEMORY: ByteSize = ByteSize::mib(96);
 /// Below this a chunk of the largest size and a client's blocks do not fit.
 const LEAST_MEMORY: ByteSize = ByteSize::mib(32);

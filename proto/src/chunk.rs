@@ -5,8 +5,8 @@ use std::ops::Range;
 
 const MIB: u64 = 1 << 20;
 /// The smallest size of chunks, in bytes: 512 KiB. It is what a node needs of a blob before it can pass anything on: with a
-/// MiB, layers of a few MiB took a tenth longer to reach sixteen nodes at 50 Mbit/s, and their first byte half as long
-/// again.
+/// MiB the last of sixteen nodes at 50 Mbit/s had its first byte 0.7 s later, and 40 layers of a few MiB took 7 % longer.
+/// Who changes how blobs are cut changes the names of the store's tables and of the protocol between nodes too.
 pub const MIN_CHUNK: u64 = MIB / 2;
 /// Blobs up to this size, nearly all layers, have chunks of the smallest size. Each chunk costs messages and a signature, so
 /// those of larger ones are larger.

@@ -267,8 +267,22 @@ mod tests {
     #[test]
     fn the_root_of_a_map_is_the_plain_blake3_of_the_blob() {
         let block = BLOCK_SIZE as usize;
-        for len in [0, 1, 1024, block - 1, block, block + 1, 1 << 20, (1 << 20) + 1, 3 << 20, (5 << 20) + 77]
-        {
+        let chunk = crate::MIN_CHUNK as usize;
+        for len in [
+            0,
+            1,
+            1024,
+            block - 1,
+            block,
+            block + 1,
+            chunk - 1,
+            chunk,
+            chunk + 1,
+            1 << 20,
+            (1 << 20) + 1,
+            3 << 20,
+            (5 << 20) + 77,
+        ] {
             let bytes = blob(len);
             let layout = ChunkLayout::new(len as u64).unwrap();
             let values = layout

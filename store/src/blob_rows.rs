@@ -13,6 +13,8 @@ use crate::rows::{Redb, encode, parse};
 
 type ChunkKey = (u64, u32);
 
+// The numbers in these names are the format's. A change of how blobs are cut needs new ones too: what a row says of a chunk
+// would be said of other bytes. Files of blobs that no row names are removed at the next start.
 const BLOBS: TableDefinition<u64, &[u8]> = TableDefinition::new("blobs.2");
 /// When a blob was last used: a stamp of [`crate::table::Table`].
 const LAST_USE: TableDefinition<u64, u64> = TableDefinition::new("last-use.2");

@@ -87,7 +87,7 @@ async fn that_flipped_while_the_node_was_stopped_is_found() {
     scene.cluster.node_mut(0).start().await;
     scene.pulls(0).await;
     assert!(scene.corrupt(0).await >= 1.0, "the corrupt chunk was not counted");
-    assert!(scene.registry.sent() - sent < MIB, "the other node has it");
+    assert!(scene.registry.sent() - sent < MIN_CHUNK, "the other node has it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

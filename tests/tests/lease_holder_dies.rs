@@ -11,7 +11,7 @@ use shoal_tests::{Cluster, Fault, FaultyRegistry, ImageBuilder};
 const NAME: &str = "registry.test";
 const REPOSITORY: &str = "library/app";
 const MIB: u64 = 1 << 20;
-/// Chunks of one lease, 1 MiB each for a layer of this size.
+/// The longest lease of a layer of this size, in bytes.
 const LEASE: u64 = 8 * MIB;
 const ORIGIN_CHUNKS: &str = "shoal_origin_chunks_total";
 

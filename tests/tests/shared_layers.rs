@@ -36,7 +36,7 @@ async fn a_registry_that_has_the_layer_too_needs_not_send_it() {
     }
     let (pulled, sent) = pull_from_both(None).await;
     pulled.unwrap();
-    assert!(sent < 1 << 20, "{sent} bytes of a layer that is cached");
+    assert!(sent < shoal_proto::MIN_CHUNK, "{sent} bytes of a layer that is cached");
 }
 
 #[tokio::test(flavor = "multi_thread")]

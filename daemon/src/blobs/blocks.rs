@@ -245,7 +245,7 @@ mod tests {
         content: Bytes,
     }
 
-    /// A store with a blob of four chunks and a bit.
+    /// A store with a blob of eight chunks and a bit.
     fn scene() -> Scene {
         let content: Vec<u8> = (0..(4 << 20) + 5_u32).map(|i| (i >> 9).to_le_bytes()[0]).collect();
         let content = Bytes::from(content);

@@ -22,9 +22,9 @@ pub struct PeerConfig {
     /// How late a HAVE or a Progress may be so that several travel in one message: about a chunk's time at 10 Gbit/s.
     /// Simulated crowds of 200 to 1,000 nodes took as long with 5 ms, and sent 7 % more; 1 % longer with 12 ms.
     pub have_delay: Duration,
-    /// Among how many of the first missing chunks the rarest is chosen. About 48 chunks are between origin and last
-    /// node at any time (6 leases of 8), so a smaller window would stall on them and a larger one only
-    /// delays the readers, who wait for the front.
+    /// Among how many of the first missing chunks the rarest is chosen. 24 to 48 chunks are
+    /// between origin and last node at any time (6 leases of 4 or 8), so a smaller window would stall on them and a larger
+    /// one only delays the readers, who wait for the front.
     pub window: usize,
     /// How many missing chunks in front of each waiting reader are asked for before the rarest.
     pub reader_ahead: usize,

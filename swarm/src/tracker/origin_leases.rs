@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use shoal_proto::message::LeaseKind;
-use shoal_proto::{RegistryName, SignedEntry};
+use shoal_proto::{ChunkLayout, RegistryName, SignedEntry};
 
 use super::swarm_state::{Grant, Place, Swarm};
 use super::{NodeKey, SwarmKey, Timer, TrackerMachine};
@@ -18,7 +18,7 @@ use crate::Time;
 
 /// A lease has at least so many chunks where the blob has them: fewer cost a request each.
 const LEAST: u32 = 4;
-/// What is left of a blob is not cut any more when it has no more chunks than this: the layers of an image, most of which
+/// What is left of a blob is not cut any more when it has no more chunks of 512 KiB than this: the layers of an image, most of which
 /// are small, then cost about a request each. With all cut after four chunks, 40 layers of 50 KiB to 4 MiB cost 47 and took
 /// 6 % less.
 const LAST: u32 = 6;
@@ -31,7 +31,8 @@ const LOOKED_AT: usize = 16;
 /// How long after a blob's first member one node gets no more leases than in a crowd: nodes that are told to pull at
 /// the same moment ask within this, and two leases keep a lone node's origin busy meanwhile.
 pub(super) const GATHERING: Duration = Duration::from_millis(500);
-/// A MiB takes 1 ms from an origin at 10 Gbit/s, 8 ms at 1 Gbit/s, 84 ms at 100 Mbit/s.
+/// A MiB takes 1 ms from an origin at 10 Gbit/s, 8 ms at 1 Gbit/s, 84 ms at 100 Mbit/s. Between the last two short leases
+/// cost about as much as they bring.
 const FAST: Duration = Duration::from_micros(1500);
 const SLOW: Duration = Duration::from_millis(30);
 const MIB: u64 = 1 << 20;
@@ -52,6 +53,13 @@ pub(super) struct Origin {
     pub(super) pace: Option<f64>,
     /// Bytes that lease holders reported.
     pub(super) bytes: u64,
+}
+
+/// What a lease brings from one sign of progress to the next is reckoned as this, in bytes: a chunk, but not less than a
+/// MiB where the blob has it. One of several streams may get next to nothing for as long as a MiB takes, however small the
+/// chunks are.
+pub(super) fn step_of(layout: &ChunkLayout) -> u64 {
+    layout.chunk_size().max(MIB).min(layout.size())
 }
 
 /// What came of an attempt to give a lease.
@@ -122,7 +130,7 @@ impl TrackerMachine {
         let for_a_mib = if slow { 1 } else { MIB.div_ceil(swarm.layout.chunk_size()) };
         let for_a_mib = u32::try_from(for_a_mib).unwrap_or(1);
         let absent = swarm.places.absent();
-        if absent <= LAST {
+        if absent <= LAST && swarm.layout.chunk_size() < MIB {
             return LAST;
         }
         let per_blob = u32::try_from(self.leases_per_blob(swarm)).unwrap_or(u32::MAX).max(1);
@@ -142,8 +150,7 @@ impl TrackerMachine {
     /// How long a lease may go without progress.
     pub(super) fn lease_time(&self, swarm: &Swarm) -> Duration {
         let origin = self.origins.get(&swarm.id.origin);
-        // One of several streams may get next to nothing for as long as a MiB takes, however small the chunks are.
-        let chunk = as_f64(swarm.layout.chunk_size().max(MIB).min(swarm.layout.size()));
+        let chunk = as_f64(step_of(&swarm.layout));
         // By then it may share the line with all that may be given.
         let sharing = origin.map_or(0, |origin| origin.grants).max(self.leases_per_blob(swarm));
         let sharing = as_f64(u64::try_from(sharing).unwrap_or(u64::MAX));

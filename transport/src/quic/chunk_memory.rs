@@ -9,7 +9,8 @@ use bytes::Bytes;
 const KEPT: usize = 8 << 20;
 /// The smallest chunk. Chunks have a power of two of bytes; what is shorter, as a range mostly is, has a length that
 /// does not come again.
-const SMALLEST: usize = 1 << 20;
+#[allow(clippy::cast_possible_truncation, reason = "half a MiB")]
+const SMALLEST: usize = shoal_proto::MIN_CHUNK as usize;
 
 /// Memory that nobody uses.
 #[derive(Clone, Debug, Default)]

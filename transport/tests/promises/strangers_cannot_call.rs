@@ -80,7 +80,7 @@ fn strangers(alpn: &[u8]) -> Vec<rustls::ClientConfig> {
 #[tokio::test]
 async fn a_neighbour() {
     let mut node = Node::new(1, nothing());
-    for config in strangers(b"shoal/1") {
+    for config in strangers(b"shoal/2") {
         let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         endpoint.set_default_client_config(ClientConfig::new(Arc::new(
             QuicClientConfig::try_from(config).unwrap(),

@@ -132,8 +132,8 @@ pub(crate) struct Liar {
 impl Liar {
     pub(crate) fn new(seed: u8) -> Self {
         let tls = tls(seed);
-        let server = ServerConfig::with_crypto(Arc::new(tls.quic_server(b"shoal/1").unwrap()));
-        let client = ClientConfig::new(Arc::new(tls.quic_client(b"shoal/1").unwrap()));
+        let server = ServerConfig::with_crypto(Arc::new(tls.quic_server(b"shoal/2").unwrap()));
+        let client = ClientConfig::new(Arc::new(tls.quic_client(b"shoal/2").unwrap()));
         let mut endpoint = Endpoint::server(server, "127.0.0.1:0".parse().unwrap()).unwrap();
         endpoint.set_default_client_config(client);
         Self { id: tls.node(), endpoint }
