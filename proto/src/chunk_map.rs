@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn the_root_of_a_map_is_the_plain_blake3_of_the_blob() {
         let block = BLOCK_SIZE as usize;
-        let chunk = crate::MIN_CHUNK as usize;
+        let one = crate::MIN_CHUNK as usize;
         for len in [
             0,
             1,
