@@ -79,7 +79,7 @@ impl PeerMachine {
     }
 
     /// Who has only a few chunks on a slow line is asked by all for the same ones; they spread faster to two at once, who
-    /// pass them on, than to four.
+    /// pass them on, than to as many as there are slots.
     fn upload_slots(&self) -> usize {
         if !self.is_slow() {
             return self.when_fast(self.config.uploads);

@@ -18,7 +18,7 @@ use crate::Time;
 
 /// A lease has at least so many chunks where the blob has them: fewer cost a request each.
 const LEAST: u32 = 4;
-/// What is left of a blob is not cut any more when it has no more chunks of 512 KiB than this: the layers of an image, most of which
+/// What is left of a blob is not cut any more when it has no more chunks of 512 KiB than this: layers, most of which
 /// are small, then cost about a request each. With all cut after four chunks, 40 layers of 50 KiB to 4 MiB cost 47 and took
 /// 6 % less.
 const LAST: u32 = 6;

@@ -11,8 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::BindError;
 use crate::RateLimit;
 
-/// Spoken on every connection. Another version of the protocol has another name; so
-/// has another layout of chunks.
+/// Spoken on every connection. Another version of the protocol has another name, and so has another layout
+/// of chunks.
 pub(super) const ALPN: &[u8] = b"shoal/2";
 
 /// Links at once. A node has 16 neighbours for a blob, and takes part in tens of blobs with mostly the same.
