@@ -62,6 +62,8 @@ pub(crate) struct Blob {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) complete: bool,
+    /// The attestation, from when the digest matched until the row that says so is durable.
+    pub(crate) completing: Option<Arc<[u8]>>,
     /// Evicted or discarded: the file is gone, the rows go with the next flush.
     pub(crate) removed: bool,
     /// What can be read; without the keys of `pending`, what is durable.
@@ -96,6 +98,7 @@ impl Blob {
             write: Mutex::new(()),
             state: Mutex::new(State {
                 complete,
+                completing: None,
                 removed: false,
                 held,
                 pending: BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! Making room: eviction by least recent use, and admission of what is to be written.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use shoal_proto::{ChunkIndex, ChunkLayout, ChunkSet, SwarmId};
 
@@ -89,15 +89,17 @@ impl Inner {
             }
             drop(table);
             if attempt == 0 {
-                self.wait_for_flush();
+                self.wait_for_open_files();
             }
         }
         Err(StoreError::Full { need: bytes })
     }
 
-    /// A flush under way holds files open, those of removed blobs too, which take room until it is done.
-    pub(crate) fn wait_for_flush(&self) {
+    /// A flush under way holds files open, and so does a chunk that is read back for its digest: those of removed
+    /// blobs too, which take room until then.
+    pub(crate) fn wait_for_open_files(&self) {
         drop(lock(&self.turn));
+        drop(self.reading_back.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Evicts at least this many bytes, as far as something may be evicted.
@@ -117,22 +119,30 @@ impl Inner {
             if enough(freed, table) {
                 break;
             }
-            let name = blob.name();
-            // The file goes first, which makes room at once even where the index cannot be written. After a
-            // crash, rows without a file are dropped.
-            if let Err(error) = self.disk.remove(blob.id) {
-                tracing::warn!(blob = %name, %error, "cannot evict");
-                continue;
+            let bytes = lock(&blob.state).bytes;
+            if let Some(name) = self.lose(table, &blob) {
+                freed += bytes;
+                gone.push(name);
             }
-            freed += lock(&blob.state).bytes;
-            table.remove(&blob);
-            tracing::info!(blob = %name, "evicted");
-            // Nobody may be listening.
-            let _ = self.losses.send(Loss::Evicted(name.clone()));
-            gone.push(name);
         }
-        self.flush_later(crate::flush::ROWS_WITHIN);
         gone
+    }
+
+    /// Removes a blob though nobody asked for that, and tells listeners; `None` where its file stays.
+    pub(crate) fn lose(&self, table: &mut Table, blob: &Arc<Blob>) -> Option<BlobName> {
+        let name = blob.name();
+        // The file goes first, which makes room at once even where the index cannot be written. After a crash, rows
+        // without a file are dropped.
+        if let Err(error) = self.disk.remove(blob.id) {
+            tracing::warn!(blob = %name, %error, "cannot evict");
+            return None;
+        }
+        table.remove(blob);
+        tracing::info!(blob = %name, "evicted");
+        // Nobody may be listening.
+        let _ = self.losses.send(Loss::Evicted(name.clone()));
+        self.flush_later(crate::flush::ROWS_WITHIN);
+        Some(name)
     }
 
     /// Makes a new partial blob with an empty file.

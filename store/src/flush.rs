@@ -83,6 +83,8 @@ struct Batch {
     chunks: BTreeMap<u32, Pending>,
     file: Option<Arc<File>>,
     complete: bool,
+    /// [`State::completing`](crate::blob::State) when the flush began.
+    completing: Option<Arc<[u8]>>,
     /// What is durable after this flush.
     held: ChunkSet,
 }
@@ -147,6 +149,7 @@ impl Inner {
                 chunks: state.pending.clone(),
                 file: state.unsynced.clone(),
                 complete: state.complete,
+                completing: state.completing.clone(),
                 held: state.held.clone(),
             }
         };
@@ -180,8 +183,12 @@ impl Inner {
         }
         let write = self.rows.write("commit what was written", |rows| {
             for batch in &work.dirty {
-                blob_rows::put_blob(rows, batch.blob.id, &batch.blob.row(batch.complete, &batch.held))?;
                 blob_rows::put_chunks(rows, batch.blob.id, batch.chunks.iter())?;
+                let row = batch.blob.row(batch.complete, &batch.held);
+                match &batch.completing {
+                    Some(attestation) => blob_rows::complete(rows, batch.blob.id, &row, attestation)?,
+                    None => blob_rows::put_blob(rows, batch.blob.id, &row)?,
+                }
             }
             blob_rows::put_last_use(rows, &work.stamps)?;
             work.dead.iter().try_for_each(|blob| blob_rows::remove_blob(rows, blob.id))
@@ -202,10 +209,15 @@ impl Inner {
             let mut state = lock(&batch.blob.state);
             if done {
                 state.pending.retain(|index, _| !batch.chunks.contains_key(index));
+                if batch.completing.is_some() {
+                    state.completing = None;
+                }
             }
             if state.pending.is_empty() {
                 state.unsynced = None;
-            } else if !state.removed {
+            }
+            let is_durable = state.pending.is_empty() && state.completing.is_none();
+            if !is_durable && !state.removed {
                 table.dirty.insert(batch.blob.id);
             }
         }
@@ -213,7 +225,7 @@ impl Inner {
 
     /// Forgets a chunk whose bytes on disk are not what they should be, durably. Does nothing where a chunk of
     /// the blob was forgotten since `forgets` was read: the bytes may be others by now.
-    pub(crate) fn forget(&self, blob: &Blob, index: ChunkIndex, forgets: u64) {
+    pub(crate) fn forget(&self, blob: &Arc<Blob>, index: ChunkIndex, forgets: u64) {
         let _turn = lock(&self.turn);
         {
             let state = lock(&blob.state);
@@ -226,6 +238,9 @@ impl Inner {
         self.drop_chunks(blob, &[index]);
         let (complete, durable) = {
             let state = lock(&blob.state);
+            if state.removed {
+                return;
+            }
             (state.complete, state.durable())
         };
         let write = self.rows.write("forget a chunk", |rows| {
@@ -241,11 +256,17 @@ impl Inner {
         }
     }
 
-    /// Forgets chunks in memory and tells listeners. The caller holds the turn.
-    fn drop_chunks(&self, blob: &Blob, chunks: &[ChunkIndex]) {
+    /// Forgets chunks in memory and tells listeners; a blob that became complete and is not durable goes as a whole,
+    /// for no row has the values by which a chunk of it could be repaired. The caller holds the turn.
+    fn drop_chunks(&self, blob: &Arc<Blob>, chunks: &[ChunkIndex]) {
         let mut table = lock(&self.table);
         let mut state = lock(&blob.state);
         if state.removed {
+            return;
+        }
+        if state.completing.is_some() {
+            drop(state);
+            self.lose(&mut table, blob);
             return;
         }
         let mut gone = Vec::new();

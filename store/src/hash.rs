@@ -12,9 +12,10 @@ use bytes::Bytes;
 use shoal_proto::{Algorithm, BLOCK_SIZE, ChunkIndex, ChunkMap, SwarmId};
 
 use crate::blob::{Blob, Recent, lock};
+use crate::flush::ROWS_WITHIN;
 use crate::reader::{BlockReader, READ_BLOCKS};
 use crate::store::Inner;
-use crate::{Complete, ContentHasher, FinishError, ReadError, Store, StoreError, blob_rows};
+use crate::{Complete, ContentHasher, FinishError, ReadError, Store, StoreError};
 
 /// Bytes that wait in memory for the hashing threads at most, in all.
 pub(crate) const RECENT_BYTES: u64 = 16 << 20;
@@ -149,6 +150,7 @@ impl Inner {
 
     fn hash_from_file(&self, blob: &Arc<Blob>, progress: &mut Progress) -> Result<(), ReadError> {
         let index = ChunkIndex(progress.next);
+        let _open = self.reading_back.read().unwrap_or_else(PoisonError::into_inner);
         let mut reader = BlockReader::open(self, blob.clone())?;
         let blocks = blob.layout.len_of(index).div_ceil(BLOCK_SIZE);
         for first in (0..usize::try_from(blocks).unwrap_or(usize::MAX)).step_by(READ_BLOCKS) {
@@ -157,36 +159,31 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes a whole blob whose digest matched complete; false where chunks were forgotten meanwhile.
-    fn complete(&self, blob: &Arc<Blob>, forgets: u64, attestation: &[u8]) -> Result<bool, StoreError> {
-        let _turn = lock(&self.turn);
-        if lock(&self.table).complete.contains_key(&blob.swarm.digest) {
-            return Ok(true);
-        }
-        self.flush_in_turn()?;
-        {
-            let state = lock(&blob.state);
-            if state.removed || state.forgets != forgets || !state.pending.is_empty() {
-                return Ok(false);
-            }
-            let row = blob.row(true, &state.held);
-            drop(state);
-            self.rows
-                .write("complete a blob", |rows| blob_rows::complete(rows, blob.id, &row, attestation))?;
-        }
+    /// Makes a whole blob whose digest matched complete; false where chunks were forgotten meanwhile. The digest
+    /// decides, not the disk: whoever waits for the blob does not wait for a sync.
+    fn complete(&self, blob: &Arc<Blob>, forgets: u64, attestation: Vec<u8>) -> bool {
         let mut table = lock(&self.table);
-        let mut state = lock(&blob.state);
-        if !state.removed {
-            state.complete = true;
-            table.partial.remove(&blob.swarm);
-            table.complete.insert(blob.swarm.digest, blob.clone());
+        if table.complete.contains_key(&blob.swarm.digest) {
+            return true;
         }
-        Ok(true)
+        let mut state = lock(&blob.state);
+        if state.removed || state.forgets != forgets {
+            return false;
+        }
+        state.complete = true;
+        state.completing = Some(attestation.into());
+        table.partial.remove(&blob.swarm);
+        table.complete.insert(blob.swarm.digest, blob.clone());
+        table.dirty.insert(blob.id);
+        drop((state, table));
+        self.flush_later(ROWS_WITHIN);
+        true
     }
 }
 
 impl Store {
-    /// Completes a blob: hashes what is left, and where the digest matches makes it complete and durable.
+    /// Completes a blob: hashes what is left, and where the digest matches makes it complete, durable within about a
+    /// second or after [`Self::flush`]. Until then a crash leaves it partial.
     /// `attest` gets the blob's map and returns what backs it from now on; see [`Store::attestation`].
     /// Where the digest does not match, the blob stays partial until it is discarded.
     pub fn finish(
@@ -208,7 +205,7 @@ impl Store {
             return Err(FinishError::DigestMismatch { swarm: swarm.clone().into(), got });
         }
         let attestation = attest(&inner.map(blob)?);
-        if !inner.complete(blob, progress.forgets, &attestation)? {
+        if !inner.complete(blob, progress.forgets, attestation) {
             return Err(FinishError::Missing { swarm: swarm.clone().into(), missing: 1 });
         }
         if !lock(&blob.state).complete {

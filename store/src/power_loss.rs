@@ -254,12 +254,15 @@ fn record(seed: u64, dir: &Path, recorder: &Arc<Recorder>) -> Vec<Sample> {
             written[pick].clear();
         } else {
             store.finish(&sample.swarm, |_| b"attested".to_vec()).unwrap();
-            recorder.note(Event::Durable(sample.name(), written[pick].clone())).unwrap();
         }
         if rng.u8(..4) == 0 {
             store.flush().unwrap();
             for (sample, chunks) in samples.iter().zip(&written) {
                 recorder.note(Event::Durable(sample.name(), chunks.clone())).unwrap();
+                if let Some(complete) = store.complete(&sample.swarm.digest) {
+                    let name = BlobName::Complete(complete.swarm.digest);
+                    recorder.note(Event::Durable(name, chunks.clone())).unwrap();
+                }
             }
         }
     }
@@ -268,6 +271,7 @@ fn record(seed: u64, dir: &Path, recorder: &Arc<Recorder>) -> Vec<Sample> {
 
 #[test]
 fn after_a_loss_of_power_nothing_is_claimed_that_is_lost_and_nothing_durable_is_lost() {
+    let mut completed = 0;
     for seed in 1..=3 {
         let recorder = Arc::new(Recorder::default());
         let dir = tempfile::tempdir().unwrap();
@@ -286,8 +290,110 @@ fn after_a_loss_of_power_nothing_is_claimed_that_is_lost_and_nothing_durable_is_
                 for chunk in durable.get(&sample.name()).into_iter().flatten() {
                     assert!(claimed.contains(chunk), "seed {seed}, cut {cut}: chunk {chunk} is lost");
                 }
+                let digest = sample.swarm.digest;
+                match store.complete(&digest) {
+                    Some(complete) => {
+                        completed += 1;
+                        assert!(
+                            complete.held.is_full(),
+                            "seed {seed}, cut {cut}: complete with chunks missing"
+                        );
+                        assert_eq!(store.map(&digest).unwrap().values().len(), complete.held.len() as usize);
+                        assert_eq!(store.attestation(&digest).unwrap().unwrap(), b"attested");
+                    }
+                    None => assert!(
+                        !durable.contains_key(&BlobName::Complete(digest)),
+                        "seed {seed}, cut {cut}: a complete blob is partial again"
+                    ),
+                }
             }
         }
+    }
+    assert!(completed > 0);
+}
+
+/// Makes a blob complete. While the lock is held nothing of it becomes durable.
+fn just_complete(store: &Store) -> Sample {
+    let sample = sample(1, 1_000_000);
+    store.begin(&sample.swarm).unwrap();
+    for chunk in [0, 1] {
+        store.write_chunk(&sample.swarm, sample.chunk(chunk), b"").unwrap();
+    }
+    {
+        let _syncing = lock(&store.handle.inner.turn);
+        store.finish(&sample.swarm, |_| b"attested".to_vec()).unwrap();
+        assert_eq!(store.attestation(&sample.swarm.digest).unwrap().unwrap(), b"attested");
+        assert_eq!(sample.claimed(store).unwrap(), [0, 1]);
+        store.repair(&sample.swarm.digest, sample.chunk(1)).unwrap();
+    }
+    sample
+}
+
+#[test]
+fn a_blob_is_complete_before_it_is_durable_and_durable_after_a_flush() {
+    let recorder = Arc::new(Recorder::default());
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_recorded(dir.path(), &recorder);
+    let sample = just_complete(&store);
+    store.flush().unwrap();
+    let after = tempfile::tempdir().unwrap();
+    let log = lock(&recorder.log).clone();
+    rebuild(&log, after.path(), &mut fastrand::Rng::with_seed(1));
+    let store = Store::open(StoreConfig::new(after.path())).unwrap();
+    assert_eq!(store.attestation(&sample.swarm.digest).unwrap().unwrap(), b"attested");
+    assert_eq!(sample.claimed(&store).unwrap(), [0, 1]);
+}
+
+#[test]
+fn a_pin_is_durable_with_the_blob_that_it_keeps() {
+    let recorder = Arc::new(Recorder::default());
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_recorded(dir.path(), &recorder);
+    let sample = just_complete(&store);
+    store.pin(&sample.swarm.digest).unwrap();
+    let after = tempfile::tempdir().unwrap();
+    let log = lock(&recorder.log).clone();
+    rebuild(&log, after.path(), &mut fastrand::Rng::with_seed(1));
+    let store = Store::open(StoreConfig::new(after.path())).unwrap();
+    assert_eq!(sample.claimed(&store).unwrap(), [0, 1]);
+    assert!(store.complete(&sample.swarm.digest).is_some());
+    assert_eq!(store.evict(u64::MAX), [], "it is pinned");
+}
+
+#[test]
+fn a_blob_that_loses_a_chunk_before_it_is_durable_goes_as_a_whole() {
+    for by_a_failed_sync in [true, false] {
+        let recorder = Arc::new(Recorder::default());
+        let dir = tempfile::tempdir().unwrap();
+        let store = open_recorded(dir.path(), &recorder);
+        // Until the loss, no flush of the store's own comes between.
+        recorder.index_is_full.store(true, Ordering::Relaxed);
+        recorder.sync_fails.store(by_a_failed_sync, Ordering::Relaxed);
+        let sample = just_complete(&store);
+        let mut losses = store.losses();
+        let digest = sample.swarm.digest;
+        if by_a_failed_sync {
+            store.flush().unwrap_or_else(|error| assert!(matches!(error, StoreError::Full { .. })));
+        } else {
+            let file =
+                std::fs::OpenOptions::new().write(true).open(dir.path().join("blobs/0000000000000000"));
+            std::os::unix::fs::FileExt::write_all_at(&file.unwrap(), b"flipped", 0).unwrap();
+            assert!(matches!(sample.claimed(&store), Err(ReadError::Corrupt { .. })));
+        }
+        assert_eq!(losses.try_recv().unwrap(), Loss::Evicted(BlobName::Complete(digest)));
+        assert!(store.complete(&digest).is_none());
+        assert_eq!(store.statistics().used_bytes, 0);
+        recorder.index_is_full.store(false, Ordering::Relaxed);
+        recorder.sync_fails.store(false, Ordering::Relaxed);
+        store.begin(&sample.swarm).unwrap();
+        for chunk in [0, 1] {
+            store.write_chunk(&sample.swarm, sample.chunk(chunk), b"").unwrap();
+        }
+        store.finish(&sample.swarm, |_| vec![]).unwrap();
+        drop(store);
+        let store = open_recorded(dir.path(), &recorder);
+        assert!(store.complete(&digest).is_some());
+        assert_eq!(sample.claimed(&store).unwrap(), [0, 1]);
     }
 }
 

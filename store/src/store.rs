@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 
 use shoal_proto::{ChunkIndex, ChunkLayout, ChunkMap, ChunkSet, ChunkValue, Digest, SwarmId};
@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) table: Mutex<Table>,
     /// Held by the one thread that syncs or commits.
     pub(crate) turn: Mutex<()>,
+    /// Shared by those that read a chunk back for its digest, and so hold the blob's file open.
+    pub(crate) reading_back: RwLock<()>,
     pub(crate) schedule: Schedule,
     pub(crate) queue: HashQueue,
     pub(crate) buffers: Arc<Buffers>,
@@ -105,6 +107,7 @@ impl Inner {
             rows,
             table: Mutex::new(table),
             turn: Mutex::default(),
+            reading_back: RwLock::default(),
             schedule: Schedule::default(),
             queue: HashQueue::default(),
             buffers: Arc::default(),
@@ -130,8 +133,11 @@ impl Inner {
     }
 
     pub(crate) fn map(&self, blob: &Blob) -> Result<ChunkMap, ReadError> {
+        // First what is not durable yet: a flush meanwhile moves it to the rows.
+        let pending: Vec<_> =
+            lock(&blob.state).pending.iter().map(|(index, chunk)| (*index, chunk.value)).collect();
         let mut known = self.rows.read("read a chunk map", |rows| blob_rows::values(rows, blob.id))?;
-        known.extend(lock(&blob.state).pending.iter().map(|(index, chunk)| (*index, chunk.value)));
+        known.extend(pending);
         let value = |index: ChunkIndex| {
             known.get(&index.0).copied().ok_or_else(|| ReadError::Missing { blob: blob.name(), index })
         };
@@ -192,6 +198,9 @@ impl Store {
     pub fn attestation(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let inner = &self.handle.inner;
         let Some(blob) = lock(&inner.table).complete.get(digest).cloned() else { return Ok(None) };
+        if let Some(attestation) = &lock(&blob.state).completing {
+            return Ok(Some(attestation.to_vec()));
+        }
         Ok(inner.rows.read("read an attestation", |rows| blob_rows::attestation(rows, blob.id))?)
     }
 
@@ -210,9 +219,12 @@ impl Store {
         let usage = inner.use_complete(digest)?;
         let _turn = lock(&inner.turn);
         let before = usage.blob.pinned.swap(pinned, Ordering::Relaxed);
-        let row = usage.blob.row(true, &lock(&usage.blob.state).durable());
-        let write = inner.rows.write("pin a blob", |rows| blob_rows::put_blob(rows, usage.blob.id, &row));
-        write.inspect_err(|_| usage.blob.pinned.store(before, Ordering::Relaxed)).map_err(StoreError::from)
+        lock(&inner.table).dirty.insert(usage.blob.id);
+        inner.flush_in_turn().inspect_err(|_| usage.blob.pinned.store(before, Ordering::Relaxed))?;
+        if lock(&usage.blob.state).removed {
+            return Err(StoreError::NotFound(BlobName::Complete(*digest)));
+        }
+        Ok(())
     }
 
     /// The folder that the store lies in.

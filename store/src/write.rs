@@ -38,8 +38,7 @@ impl Store {
         let inner = &self.handle.inner;
         let usage = inner.use_complete(digest)?;
         let blob = &usage.blob;
-        let known =
-            inner.rows.read("read a chunk's value", |rows| blob_rows::value(rows, blob.id, chunk.index))?;
+        let known = inner.value(blob, chunk.index)?;
         inner.write(blob, chunk, &[], Some(known))
     }
 }
@@ -87,7 +86,7 @@ impl Inner {
 
     /// Whether the chunk is held with this value; an error where it is held with another.
     fn is_held(&self, blob: &Blob, index: ChunkIndex, value: ChunkValue) -> Result<bool, StoreError> {
-        let pending = {
+        {
             let state = lock(&blob.state);
             if state.removed {
                 return Err(StoreError::NotFound(crate::BlobName::Partial(blob.swarm.clone().into())));
@@ -95,13 +94,17 @@ impl Inner {
             if !state.held.contains(index) {
                 return Ok(false);
             }
-            state.pending.get(&index.0).map(|chunk| chunk.value)
-        };
-        let held = match pending {
-            Some(value) => Some(value),
-            None => self.rows.read("read a chunk's value", |rows| blob_rows::value(rows, blob.id, index))?,
-        };
+        }
+        let held = self.value(blob, index)?;
         if held == Some(value) { Ok(true) } else { Err(StoreError::Conflict { blob: blob.name(), index }) }
+    }
+
+    /// The value of a chunk that is held, or that a complete blob had.
+    fn value(&self, blob: &Blob, index: ChunkIndex) -> Result<Option<ChunkValue>, StoreError> {
+        if let Some(chunk) = lock(&blob.state).pending.get(&index.0) {
+            return Ok(Some(chunk.value));
+        }
+        Ok(self.rows.read("read a chunk's value", |rows| blob_rows::value(rows, blob.id, index))?)
     }
 
     fn write_bytes(&self, blob: &Blob, chunk: &VerifiedChunk) -> Result<Arc<File>, StoreError> {
@@ -119,7 +122,7 @@ impl Inner {
         let mut written = self.disk.write_at(blob.id, &file, bytes, offset);
         if written.as_ref().is_err_and(disk::is_full) {
             self.evict(&mut lock(&self.table), bytes.len() as u64);
-            self.wait_for_flush();
+            self.wait_for_open_files();
             written = self.disk.write_at(blob.id, &file, bytes, offset);
         }
         written.map_err(fail("write"))?;

@@ -1,8 +1,9 @@
 //! Needs a file system of its own: a small tmpfs in a private mount namespace, which only root may make.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use shoal_proto::{ChunkIndex, SwarmId, VerifiedChunk};
 use shoal_store::{Store, StoreConfig, StoreError};
 
 use crate::blobs::{Blob, CHUNK};
@@ -12,7 +13,7 @@ const FOLDER: &str = "SHOAL_STORE_TEST_SMALL_DISK";
 #[test]
 fn a_full_disk_is_said_and_reads_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let script = "mount -t tmpfs -o size=16m tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
+    let script = "mount -t tmpfs -o size=80m tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
     let run = Command::new("unshare")
         .args(["--mount", "sh", "-c", script, "sh"])
         .arg(dir.path())
@@ -35,6 +36,8 @@ fn a_full_disk_is_said_and_reads_go_on() {
 #[ignore = "the child of the test above"]
 fn child_on_a_small_disk() {
     let Some(dir) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+    let filler = dir.join("filler");
+    std::fs::write(&filler, vec![0; 64 << 20]).unwrap();
     // Once by the store's own reserve, once by the error of the file system.
     for reserve_bytes in [8 * CHUNK as u64, 0] {
         let dir = dir.join(format!("reserve-{reserve_bytes}"));
@@ -71,5 +74,31 @@ fn child_on_a_small_disk() {
         }
         drop(store);
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+    std::fs::remove_file(&filler).unwrap();
+    what_is_read_back_for_its_digest_takes_no_room_once_it_is_discarded(&dir);
+}
+
+fn what_is_read_back_for_its_digest_takes_no_room_once_it_is_discarded(dir: &Path) {
+    // With chunks of 16 MiB the digest is in the middle of one.
+    let swarm = |round| SwarmId { size: 9 << 30, round, ..Blob::new(5, CHUNK).swarm };
+    let layout = swarm(0).layout().unwrap();
+    assert_eq!(layout.chunk_size(), 16 << 20);
+    let chunk = |index| {
+        let bytes = vec![u8::try_from(index).unwrap(); 16 << 20];
+        VerifiedChunk::from_origin(&layout, ChunkIndex(index), bytes.into()).unwrap()
+    };
+    let store = Store::open(StoreConfig { reserve_bytes: 0, ..StoreConfig::new(dir.join("large")) }).unwrap();
+    for round in 0..3 {
+        let chunks: Vec<VerifiedChunk> = (0..4).map(chunk).collect();
+        let after = chunk(0);
+        let _partial = store.begin(&swarm(round)).unwrap();
+        for chunk in chunks {
+            store.write_chunk(&swarm(round), chunk, b"").unwrap();
+        }
+        store.discard(&swarm(round)).unwrap();
+        let _partial = store.begin(&swarm(round + 1)).unwrap();
+        store.write_chunk(&swarm(round + 1), after, b"").unwrap();
+        store.discard(&swarm(round + 1)).unwrap();
     }
 }

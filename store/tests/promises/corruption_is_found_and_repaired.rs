@@ -10,6 +10,7 @@ fn a_flipped_bit_is_never_served_and_only_the_right_chunk_repairs_it() {
     let digest = blob.swarm.digest;
     let store = open(dir.path());
     blob.put(&store);
+    store.flush().unwrap();
     flip(dir.path(), CHUNK as u64 + 400_000);
     let mut losses = store.losses();
     let mut reader = store.reader(&digest).unwrap();
