@@ -8,7 +8,7 @@
 //!   by block, before anybody sees it. A chunk that fails is forgotten, and the swarm can repair it.
 //! - A chunk's rows are committed only after its data was synced (`flush`): a crash forgets chunks at worst and
 //!   never claims one. Nothing is synced chunk by chunk.
-//! - A blob becomes complete by one transaction, after its content digest matched and all of it was durable.
+//! - A blob is complete once its content digest matched; one transaction makes that durable, after all of its bytes are.
 //! - The store never takes more than its capacity, and never evicts what is read, written or pinned.
 //!
 //! All methods block, at worst for the time of a sync; call them from blocking threads.

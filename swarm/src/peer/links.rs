@@ -32,8 +32,12 @@ const SAMPLES: usize = 31;
 const SAMPLE_MIN: u64 = 64 << 10;
 /// A MiB over a link of 10 Gbit/s takes 3 to 7 ms with four to eight at once; one of 1 Gbit/s is never so fast.
 const FAST: Duration = Duration::from_millis(8);
-/// A MiB over a link of 1 Gbit/s takes up to 35 ms with four at once; one of 100 Mbit/s takes 85 ms alone.
-const SLOW: Duration = Duration::from_millis(60);
+/// A MiB over a link of 800 Mbit/s takes 10.5 ms alone, over one of 1 Gbit/s 8.4 ms. Crowds of 60 with 2 ms between them took
+/// 1.28 times the bound at 400 Mbit/s with 30 ms here and 1.22 with 11 ms, 1.36 and 1.23 at 600, 1.44 and 1.39 at 800; with
+/// 6 ms, and 100 us between them, 200 took 1.40 and not 1.31 at 1 Gbit/s.
+const SLOW: Duration = Duration::from_millis(11);
+/// Leases that share the origin's line, as far as a guess may count on it.
+const SHARED: f64 = 2.0;
 /// What a chunk is expected to take before anything was measured: a slow link, so that nothing is asked twice early.
 const EXPECTED: Duration = Duration::from_millis(700);
 
@@ -211,8 +215,23 @@ impl Links {
 /// How long chunks take.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pace {
-    samples: VecDeque<f64>,
+    samples: VecDeque<Sample>,
     median: f64,
+    /// The same, had each chunk had the line for itself.
+    alone: f64,
+}
+
+/// Seconds for a byte of one chunk, as they were and as they would have been alone.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    pace: f64,
+    alone: f64,
+}
+
+fn median(samples: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = samples.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
 // Lengths of chunks are below 2^53.
@@ -222,17 +241,18 @@ pub(super) fn as_f64(len: u64) -> f64 {
 }
 
 impl Pace {
-    pub(super) fn add(&mut self, took: Duration, len: u64) {
+    /// A chunk that shared this node's line with others: `at_once` in all.
+    pub(super) fn add(&mut self, took: Duration, len: u64, at_once: usize) {
         if len < SAMPLE_MIN {
             return;
         }
-        self.samples.push_back(took.as_secs_f64() / as_f64(len));
+        let pace = took.as_secs_f64() / as_f64(len);
+        self.samples.push_back(Sample { pace, alone: pace / as_f64(at_once.max(1) as u64) });
         if self.samples.len() > SAMPLES {
             self.samples.pop_front();
         }
-        let mut sorted: Vec<f64> = self.samples.iter().copied().collect();
-        sorted.sort_by(f64::total_cmp);
-        self.median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+        self.median = median(self.samples.iter().map(|sample| sample.pace));
+        self.alone = median(self.samples.iter().map(|sample| sample.alone));
     }
 
     /// Median seconds for a byte; 0 before anything was measured.
@@ -245,11 +265,12 @@ impl Pace {
         self.median > 0.0 && self.median * as_f64(1 << 20) <= FAST.as_secs_f64()
     }
 
-    /// Whether a MiB takes so long that it should not share the line with many; a guess from the origin's `line`, seconds
-    /// for a byte, before anything was measured.
+    /// Whether a MiB takes long even alone; a guess from the origin's `line`, seconds for a byte, before anything was
+    /// measured. Alone, for how many share the line follows from this: a line that looked slow only because of that would
+    /// stay so.
     pub(super) fn is_slow(&self, line: f64) -> bool {
-        let pace = if self.samples.is_empty() { line } else { self.median };
-        pace * as_f64(1 << 20) > SLOW.as_secs_f64()
+        let alone = if self.samples.is_empty() { line / SHARED } else { self.alone };
+        alone * as_f64(1 << 20) > SLOW.as_secs_f64()
     }
 
     /// What a chunk of this length takes, by the median.

@@ -143,7 +143,8 @@ impl PeerMachine {
     fn stored(&mut self, request: &Request) {
         let took = self.now.since(request.since);
         self.got += 1;
-        self.pace.add(took, request.len);
+        // Itself, and those that are still under way.
+        self.pace.add(took, request.len, 1 + self.requests.len());
         self.spare = (self.spare + self.config.duplicates * as_f64(request.len)).min(SPARE_MAX);
         if let Some(link) = self.links.get_mut(&request.from) {
             link.delivered(took, request.len);
