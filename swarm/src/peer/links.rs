@@ -228,10 +228,19 @@ struct Sample {
     alone: f64,
 }
 
+/// Of [`SAMPLES`] at most.
 fn median(samples: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = samples.collect();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+    let mut values = [0.0; SAMPLES];
+    let mut count = 0;
+    for (place, sample) in values.iter_mut().zip(samples) {
+        *place = sample;
+        count += 1;
+    }
+    let values = values.get_mut(..count).unwrap_or_default();
+    if values.is_empty() {
+        return 0.0;
+    }
+    *values.select_nth_unstable_by(count / 2, f64::total_cmp).1
 }
 
 // Lengths of chunks are below 2^53.

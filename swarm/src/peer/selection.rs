@@ -121,13 +121,15 @@ impl PeerMachine {
     fn open_neighbours<'a>(&self, swarm: &'a Swarm) -> Vec<Open<'a>> {
         let median = self.pace.median();
         let useful = swarm.neighbours.iter().filter(|(_, neighbour)| neighbour.offers > 0);
-        let open = useful.filter_map(|(node, neighbour)| {
+        // Once as large as it may become: this is done for every chunk that is asked for.
+        let mut open = Vec::with_capacity(swarm.neighbours.len());
+        open.extend(useful.filter_map(|(node, neighbour)| {
             let link = self.links.at(neighbour.link).filter(|link| link.is_up())?;
             let free = link.requests < self.at_once(swarm) && link.busy_until <= self.now;
             let rank = (link.slow > 0, link.pace_class(median), link.requests);
             (free && self.is_link_usable(link)).then_some(Open { node: *node, neighbour, rank })
-        });
-        open.collect()
+        }));
+        open
     }
 
     /// Chunks that may be asked of one neighbour at once.
