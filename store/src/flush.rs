@@ -227,6 +227,11 @@ impl Inner {
     /// the blob was forgotten since `forgets` was read: the bytes may be others by now.
     pub(crate) fn forget(&self, blob: &Arc<Blob>, index: ChunkIndex, forgets: u64) {
         let _turn = lock(&self.turn);
+        let completing = lock(&blob.state).completing.is_some();
+        // With the values of all its chunks in the index, the one can be repaired.
+        if completing && let Err(error) = self.flush_in_turn() {
+            tracing::warn!(blob = %blob.name(), %error, "a blob with a corrupt chunk cannot be made durable");
+        }
         {
             let state = lock(&blob.state);
             if state.removed || state.forgets != forgets {

@@ -360,8 +360,28 @@ fn a_pin_is_durable_with_the_blob_that_it_keeps() {
     assert_eq!(store.evict(u64::MAX), [], "it is pinned");
 }
 
+fn flip_the_first_byte(dir: &Path) {
+    let file = std::fs::OpenOptions::new().write(true).open(dir.join("blobs/0000000000000000"));
+    std::os::unix::fs::FileExt::write_all_at(&file.unwrap(), b"flipped", 0).unwrap();
+}
+
 #[test]
-fn a_blob_that_loses_a_chunk_before_it_is_durable_goes_as_a_whole() {
+fn a_bit_that_flips_before_the_blob_is_durable_costs_one_chunk() {
+    let recorder = Arc::new(Recorder::default());
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_recorded(dir.path(), &recorder);
+    let sample = just_complete(&store);
+    let mut losses = store.losses();
+    flip_the_first_byte(dir.path());
+    assert!(matches!(sample.claimed(&store), Err(ReadError::Corrupt { .. })));
+    let blob = BlobName::Complete(sample.swarm.digest);
+    assert_eq!(losses.try_recv().unwrap(), Loss::Chunks { blob, chunks: vec![ChunkIndex(0)] });
+    store.repair(&sample.swarm.digest, sample.chunk(0)).unwrap();
+    assert_eq!(sample.claimed(&store).unwrap(), [0, 1]);
+}
+
+#[test]
+fn a_blob_that_loses_a_chunk_and_cannot_be_made_durable_goes_as_a_whole() {
     for by_a_failed_sync in [true, false] {
         let recorder = Arc::new(Recorder::default());
         let dir = tempfile::tempdir().unwrap();
