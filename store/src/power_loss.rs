@@ -395,9 +395,7 @@ fn a_blob_that_loses_a_chunk_and_cannot_be_made_durable_goes_as_a_whole() {
         if by_a_failed_sync {
             store.flush().unwrap_or_else(|error| assert!(matches!(error, StoreError::Full { .. })));
         } else {
-            let file =
-                std::fs::OpenOptions::new().write(true).open(dir.path().join("blobs/0000000000000000"));
-            std::os::unix::fs::FileExt::write_all_at(&file.unwrap(), b"flipped", 0).unwrap();
+            flip_the_first_byte(dir.path());
             assert!(matches!(sample.claimed(&store), Err(ReadError::Corrupt { .. })));
         }
         assert_eq!(losses.try_recv().unwrap(), Loss::Evicted(BlobName::Complete(digest)));
