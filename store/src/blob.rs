@@ -41,8 +41,8 @@ impl Drop for Recent {
     }
 }
 
-/// Locks are taken in this order, any of them may be left out: `hash`, `write`, the store's flush turn,
-/// the table, `state`.
+/// Locks are taken in this order, any of them may be left out: `hash`, `write`, the store's `reading_back`, its flush
+/// turn, the table, `state`.
 #[derive(Debug)]
 pub(crate) struct Blob {
     /// Names the file and the rows.

@@ -14,12 +14,10 @@ use crate::{BlobName, Store, StoreError};
 /// Something that the store held and holds no more, though nobody asked for that: the swarm has to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loss {
+    /// Or lost as a whole: a complete blob whose chunks could not be made durable goes so, even while it is read.
     Evicted(BlobName),
     /// Chunks that were corrupt on disk, or could not be made durable.
-    Chunks {
-        blob: BlobName,
-        chunks: Vec<ChunkIndex>,
-    },
+    Chunks { blob: BlobName, chunks: Vec<ChunkIndex> },
 }
 
 /// What is neither in use nor pinned.
@@ -134,11 +132,11 @@ impl Inner {
         // The file goes first, which makes room at once even where the index cannot be written. After a crash, rows
         // without a file are dropped.
         if let Err(error) = self.disk.remove(blob.id) {
-            tracing::warn!(blob = %name, %error, "cannot evict");
+            tracing::warn!(blob = %name, %error, "cannot remove");
             return None;
         }
         table.remove(blob);
-        tracing::info!(blob = %name, "evicted");
+        tracing::info!(blob = %name, "removed");
         // Nobody may be listening.
         let _ = self.losses.send(Loss::Evicted(name.clone()));
         self.flush_later(crate::flush::ROWS_WITHIN);

@@ -271,7 +271,13 @@ impl Inner {
         }
         if state.completing.is_some() {
             drop(state);
-            self.lose(&mut table, blob);
+            let name = blob.name();
+            // A file that cannot be removed now goes at the next start, for no row names it.
+            if self.lose(&mut table, blob).is_none() {
+                table.remove(blob);
+                let _ = self.losses.send(Loss::Evicted(name));
+                self.flush_later(ROWS_WITHIN);
+            }
             return;
         }
         let mut gone = Vec::new();

@@ -15,7 +15,7 @@ use crate::blob::{Blob, Recent, lock};
 use crate::flush::ROWS_WITHIN;
 use crate::reader::{BlockReader, READ_BLOCKS};
 use crate::store::Inner;
-use crate::{Complete, ContentHasher, FinishError, ReadError, Store, StoreError};
+use crate::{Complete, ContentHasher, FinishError, ReadError, Store};
 
 /// Bytes that wait in memory for the hashing threads at most, in all.
 pub(crate) const RECENT_BYTES: u64 = 16 << 20;
@@ -213,6 +213,6 @@ impl Store {
             self.discard(swarm)?;
         }
         self.complete(&swarm.digest)
-            .ok_or_else(|| FinishError::Store(StoreError::NotFound(crate::BlobName::Complete(swarm.digest))))
+            .ok_or_else(|| FinishError::Missing { swarm: swarm.clone().into(), missing: 1 })
     }
 }

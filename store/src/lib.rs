@@ -9,7 +9,8 @@
 //! - A chunk's rows are committed only after its data was synced (`flush`): a crash forgets chunks at worst and
 //!   never claims one. Nothing is synced chunk by chunk.
 //! - A blob is complete once its content digest matched; one transaction makes that durable, after all of its bytes are.
-//! - The store never takes more than its capacity, and never evicts what is read, written or pinned.
+//! - The store never takes more than its capacity, and never evicts what is read, written or pinned,
+//!   but for a complete blob that it cannot make durable.
 //!
 //! All methods block, at worst for the time of a sync; call them from blocking threads.
 

@@ -386,11 +386,10 @@ fn a_blob_that_loses_a_chunk_and_cannot_be_made_durable_goes_as_a_whole() {
         let recorder = Arc::new(Recorder::default());
         let dir = tempfile::tempdir().unwrap();
         let store = open_recorded(dir.path(), &recorder);
-        // Until the loss, no flush of the store's own comes between.
-        recorder.index_is_full.store(true, Ordering::Relaxed);
-        recorder.sync_fails.store(by_a_failed_sync, Ordering::Relaxed);
-        let sample = just_complete(&store);
         let mut losses = store.losses();
+        recorder.index_is_full.store(true, Ordering::Relaxed);
+        let sample = just_complete(&store);
+        recorder.sync_fails.store(by_a_failed_sync, Ordering::Relaxed);
         let digest = sample.swarm.digest;
         if by_a_failed_sync {
             store.flush().unwrap_or_else(|error| assert!(matches!(error, StoreError::Full { .. })));

@@ -22,7 +22,7 @@ pub(crate) struct Table {
     pub(crate) next_id: u64,
     /// The last stamp given.
     pub(crate) clock: u64,
-    /// Blobs with pending chunks.
+    /// Blobs with pending chunks, or with a row that has changed.
     pub(crate) dirty: HashSet<u64>,
     /// Blobs whose last use is not in the index yet.
     pub(crate) touched: HashSet<u64>,

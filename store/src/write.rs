@@ -86,7 +86,7 @@ impl Inner {
 
     /// Whether the chunk is held with this value; an error where it is held with another.
     fn is_held(&self, blob: &Blob, index: ChunkIndex, value: ChunkValue) -> Result<bool, StoreError> {
-        {
+        let pending = {
             let state = lock(&blob.state);
             if state.removed {
                 return Err(StoreError::NotFound(crate::BlobName::Partial(blob.swarm.clone().into())));
@@ -94,8 +94,12 @@ impl Inner {
             if !state.held.contains(index) {
                 return Ok(false);
             }
-        }
-        let held = self.value(blob, index)?;
+            state.pending.get(&index.0).map(|chunk| chunk.value)
+        };
+        let held = match pending {
+            Some(value) => Some(value),
+            None => self.value(blob, index)?,
+        };
         if held == Some(value) { Ok(true) } else { Err(StoreError::Conflict { blob: blob.name(), index }) }
     }
 

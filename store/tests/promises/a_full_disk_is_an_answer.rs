@@ -1,12 +1,12 @@
 //! Needs a file system of its own: a small tmpfs in a private mount namespace, which only root may make.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use shoal_proto::{ChunkIndex, SwarmId, VerifiedChunk};
 use shoal_store::{Store, StoreConfig, StoreError};
 
-use crate::blobs::{Blob, CHUNK};
+use crate::blobs::{Blob, CHUNK, start};
 
 const FOLDER: &str = "SHOAL_STORE_TEST_SMALL_DISK";
 
@@ -14,13 +14,16 @@ const FOLDER: &str = "SHOAL_STORE_TEST_SMALL_DISK";
 fn a_full_disk_is_said_and_reads_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let script = "mount -t tmpfs -o size=80m tmpfs \"$1\" || exit 77; shift; exec \"$@\"";
-    let run = Command::new("unshare")
+    let mut command = Command::new("unshare");
+    command
         .args(["--mount", "sh", "-c", script, "sh"])
         .arg(dir.path())
         .arg(std::env::current_exe().unwrap())
         .args(["child_on_a_small_disk", "--include-ignored", "--nocapture"])
         .env(FOLDER, dir.path())
-        .output();
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let run = start(&mut command).and_then(Child::wait_with_output);
     let run = match run {
         Ok(run) if run.status.code() != Some(77) && !run.stderr.starts_with(b"unshare:") => run,
         _ => {

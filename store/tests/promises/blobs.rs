@@ -1,6 +1,9 @@
 //! Blobs to test with.
 
+use std::io;
 use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
 use shoal_proto::{Algorithm, ChunkIndex, ChunkLayout, MIN_CHUNK, SwarmId, VerifiedChunk};
@@ -69,13 +72,25 @@ impl Blob {
     }
 }
 
+/// A child has this process's files open until its own program begins, the locks of folders among them: no store is
+/// opened while one starts.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// Starts a child process.
+pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
+    let _starting = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
 /// A store without bounds.
 pub(crate) fn open(dir: &Path) -> Store {
+    let _no_child_starts = STARTING.read().unwrap_or_else(PoisonError::into_inner);
     Store::open(StoreConfig { reserve_bytes: 0, ..StoreConfig::new(dir) }).unwrap()
 }
 
 pub(crate) fn open_with_capacity(dir: &Path, bytes: usize) -> Store {
     let capacity_bytes = Some(bytes as u64);
+    let _no_child_starts = STARTING.read().unwrap_or_else(PoisonError::into_inner);
     Store::open(StoreConfig { reserve_bytes: 0, capacity_bytes, ..StoreConfig::new(dir) }).unwrap()
 }
 

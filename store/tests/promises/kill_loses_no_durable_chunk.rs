@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use shoal_proto::ChunkIndex;
 
-use crate::blobs::{Blob, CHUNK, open};
+use crate::blobs::{Blob, CHUNK, open, start};
 
 const FOLDER: &str = "SHOAL_STORE_TEST_FOLDER";
 const BLOBS: u64 = 3;
@@ -55,13 +55,13 @@ fn twenty_kills() {
     let seed = fastrand::u64(..);
     let mut rng = fastrand::Rng::with_seed(seed);
     for kill in 0..20 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["child_that_writes_until_it_is_killed", "--include-ignored", "--nocapture"])
             .env(FOLDER, dir.path())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::piped());
+        let mut child = start(&mut command).unwrap();
         let mut durable = HashSet::new();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut take = |count| {
