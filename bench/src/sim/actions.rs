@@ -62,8 +62,8 @@ impl World {
             PeerAction::Disconnect(other) => self.disconnect(number, number_of(&other)),
             PeerAction::ToPeer { to, message } => {
                 let to = number_of(&to);
-                if self.nodes[number as usize].linked.contains(&to) {
-                    let message = Event::Message { from: number, to, message: Box::new(message) };
+                if self.is_still_linked(number, to) {
+                    let message = Event::Message { from: number, to, message };
                     self.queue.after(self.latency(number, to), message);
                 }
             }

@@ -20,7 +20,7 @@ pub(super) enum Event {
     Message {
         from: Number,
         to: Number,
-        message: Box<PeerMessage>,
+        message: PeerMessage,
     },
     ToTracker {
         generation: u64,

@@ -48,30 +48,33 @@ const RIPPLE: usize = 4096;
 
 const SECOND: f64 = 1e9;
 
+/// What is looked at for every change of a flow lies in one line of the processor's cache, for links and for flows: with
+/// thousands of nodes most of these lines have to come from memory.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Link {
     capacity: f64,
     load: f64,
-    /// Infinite while the link is not saturated.
-    level: f64,
+    /// Whether flows are held back here.
+    saturated: bool,
     /// Each with the position of this link on its path.
     flows: Vec<(FlowId, u8)>,
     dirty: bool,
 }
 
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Flow {
     path: Path,
-    /// Where it stands in the list of each link of its path.
-    places: [u32; HOPS],
-    bytes: f64,
     left: f64,
     rate: f64,
     /// When `left` was true.
     at: Nanos,
     /// When the flow is looked at next, not later than its end; `Nanos::MAX` for a flow without an entry.
     wake: Nanos,
-    alive: bool,
+    /// Where it stands in the list of each link of its path.
+    places: [u32; HOPS],
+    bytes: f64,
 }
 
 /// All links and flows.
@@ -79,12 +82,16 @@ struct Flow {
 pub(super) struct Flows {
     now: Nanos,
     links: Vec<Link>,
+    /// What a flow may have on each link as far as is known: the link's level, and never more than the whole link.
+    limits: Vec<f64>,
     flows: Vec<Flow>,
     free: Vec<FlowId>,
     dirty: VecDeque<LinkId>,
-    ends: BinaryHeap<Reverse<(Nanos, FlowId)>>,
+    ends: Ends,
+    /// The first of them, unless something changed since it was looked for.
+    next_end: Option<Nanos>,
     /// What the links' flows may have elsewhere, while one link is leveled.
-    limits: Vec<(f64, FlowId)>,
+    elsewhere: Vec<(f64, FlowId)>,
     pub(super) leveled: u64,
     pub(super) cut_short: u64,
 }
@@ -92,8 +99,8 @@ pub(super) struct Flows {
 impl Flows {
     /// A link of so many bytes per second.
     pub(super) fn add_link(&mut self, capacity: f64) -> LinkId {
-        let link = Link { capacity, load: 0.0, level: f64::INFINITY, flows: Vec::new(), dirty: false };
-        self.links.push(link);
+        self.links.push(Link { capacity, load: 0.0, saturated: false, flows: Vec::new(), dirty: false });
+        self.limits.push(capacity);
         LinkId::try_from(self.links.len() - 1).unwrap_or(LinkId::MAX)
     }
 
@@ -104,16 +111,8 @@ impl Flows {
 
     pub(super) fn start(&mut self, path: Path, bytes: u64) -> FlowId {
         let bytes = to_f64(bytes);
-        let flow = Flow {
-            path,
-            places: [0; HOPS],
-            bytes,
-            left: bytes,
-            rate: 0.0,
-            at: self.now,
-            wake: Nanos::MAX,
-            alive: true,
-        };
+        let flow =
+            Flow { path, left: bytes, rate: 0.0, at: self.now, wake: Nanos::MAX, places: [0; HOPS], bytes };
         let id = match self.free.pop() {
             Some(id) => {
                 self.flows[id as usize] = flow;
@@ -139,7 +138,7 @@ impl Flows {
         let now = self.now;
         let flow = &mut self.flows[id as usize];
         flow.pass_time(now);
-        flow.alive = false;
+        flow.wake = Nanos::MAX;
         let (path, rate, places) = (flow.path, flow.rate, flow.places);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the flow's bytes")]
         let carried = (flow.bytes - flow.left).round() as u64;
@@ -165,11 +164,19 @@ impl Flows {
 
     /// When the next flow ends.
     pub(super) fn next_end(&mut self) -> Option<Nanos> {
+        if self.dirty.is_empty() && self.next_end.is_some() {
+            return self.next_end;
+        }
         self.level();
+        self.next_end = self.first_end();
+        self.next_end
+    }
+
+    fn first_end(&mut self) -> Option<Nanos> {
         loop {
-            let Reverse((at, id)) = *self.ends.peek()?;
+            let (at, id) = self.ends.first()?;
             let flow = &mut self.flows[id as usize];
-            if !flow.alive || flow.wake != at {
+            if flow.wake != at {
                 self.ends.pop();
                 continue;
             }
@@ -181,14 +188,15 @@ impl Flows {
             self.ends.pop();
             flow.wake = end;
             if end < Nanos::MAX {
-                self.ends.push(Reverse((end, id)));
+                self.ends.push(end, id);
             }
         }
     }
 
     /// The flow that ends at the moment that `next_end` told. It is to be stopped.
     pub(super) fn take_end(&mut self) -> Option<FlowId> {
-        let Reverse((at, id)) = self.ends.pop()?;
+        let (at, id) = self.ends.pop()?;
+        self.next_end = None;
         self.now = self.now.max(at);
         let flow = &mut self.flows[id as usize];
         flow.wake = Nanos::MAX;
@@ -212,22 +220,24 @@ impl Flows {
     }
 
     fn level_link(&mut self, id: LinkId) {
-        let mut limits = std::mem::take(&mut self.limits);
-        limits.clear();
+        let mut elsewhere = std::mem::take(&mut self.elsewhere);
+        elsewhere.clear();
         let link = &self.links[id as usize];
         let mut wanted = 0.0;
         for (flow, _) in &link.flows {
             let others = self.flows[*flow as usize].path.links().iter().filter(|other| **other != id);
-            let limit = others.map(|other| self.links[*other as usize].limit()).fold(f64::INFINITY, f64::min);
+            let limit = others.map(|other| self.limits[*other as usize]).fold(f64::INFINITY, f64::min);
             wanted += limit;
-            limits.push((limit, *flow));
+            elsewhere.push((limit, *flow));
         }
-        let level = if wanted <= link.capacity { f64::INFINITY } else { fair(&mut limits, link.capacity) };
-        self.links[id as usize].level = level;
-        for (limit, flow) in &limits {
+        let capacity = link.capacity;
+        let level = if wanted <= capacity { f64::INFINITY } else { fair(&mut elsewhere, capacity) };
+        self.links[id as usize].saturated = level.is_finite();
+        self.limits[id as usize] = level.min(capacity);
+        for (limit, flow) in &elsewhere {
             self.set_rate(*flow, limit.min(level), id);
         }
-        self.limits = limits;
+        self.elsewhere = elsewhere;
     }
 
     /// Sets a flow's rate; marks its links, but for the one that is being leveled, where that matters.
@@ -244,14 +254,14 @@ impl Flows {
         // Later ends are found out when the flow is looked at.
         if end < flow.wake {
             flow.wake = end;
-            self.ends.push(Reverse((end, id)));
+            self.ends.push(end, id);
         }
         let path = flow.path;
         for other in path.links() {
             let link = &mut self.links[*other as usize];
             link.load += change;
             let over = link.load > link.capacity * (1.0 + EXCESS);
-            let under = link.level.is_finite() && link.load < link.capacity * (1.0 - SLACK);
+            let under = link.saturated && link.load < link.capacity * (1.0 - SLACK);
             if *other != leveled && (over || under) {
                 self.mark(*other);
             }
@@ -259,10 +269,40 @@ impl Flows {
     }
 }
 
-impl Link {
-    /// What a flow may have here as far as is known: never more than the whole link.
-    fn limit(&self) -> f64 {
-        self.level.min(self.capacity)
+/// When flows end: only the next of them are kept in order, few enough for the caches.
+#[derive(Debug, Default)]
+struct Ends {
+    near: BinaryHeap<Reverse<(Nanos, FlowId)>>,
+    /// None of them before `horizon`, in any order.
+    far: Vec<(Nanos, FlowId)>,
+    horizon: Nanos,
+}
+
+/// One part in so many of the far ends comes near at once, the nearest.
+const NEAR: usize = 16;
+
+impl Ends {
+    fn push(&mut self, at: Nanos, flow: FlowId) {
+        if at < self.horizon {
+            self.near.push(Reverse((at, flow)));
+        } else {
+            self.far.push((at, flow));
+        }
+    }
+
+    fn first(&mut self) -> Option<(Nanos, FlowId)> {
+        if self.near.is_empty() && !self.far.is_empty() {
+            let nth = self.far.len() / NEAR;
+            self.horizon = self.far.select_nth_unstable(nth).1.0 + 1;
+            let nearer = self.far.extract_if(.., |(at, _)| *at < self.horizon);
+            self.near.extend(nearer.map(Reverse));
+        }
+        self.near.peek().map(|Reverse(end)| *end)
+    }
+
+    fn pop(&mut self) -> Option<(Nanos, FlowId)> {
+        self.first()?;
+        self.near.pop().map(|Reverse(end)| end)
     }
 }
 

@@ -8,7 +8,6 @@ use shoal_swarm::peer::{PeerConfig, PeerMachine};
 
 use super::image::{BlobId, Image};
 use super::queue::Nanos;
-use super::topology::Port;
 
 /// A node's number.
 pub(super) type Number = u32;
@@ -62,7 +61,6 @@ impl Copy {
 pub(super) struct Node {
     pub(super) machine: PeerMachine,
     pub(super) info: PeerInfo,
-    pub(super) port: Port,
     pub(super) manner: Manner,
     pub(super) alive: bool,
     /// When it was told to pull, was first able to give a client a byte, and had all.
@@ -84,7 +82,6 @@ impl Node {
     pub(super) fn new(
         number: Number,
         place: Place,
-        port: Port,
         config: PeerConfig,
         image: &Image,
         rng: &mut fastrand::Rng,
@@ -98,7 +95,6 @@ impl Node {
         Self {
             machine: PeerMachine::new(info.clone(), config, rng.u64(..)),
             info,
-            port,
             manner: Manner::Honest,
             alive: true,
             began: None,

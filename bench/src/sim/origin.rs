@@ -103,7 +103,7 @@ impl World {
     fn next_origin_chunk(&mut self, ticket: Ticket) {
         let Some(read) = self.read(ticket) else { return };
         let (node, blob, chunk) = (read.node, read.blob, read.next);
-        let path = self.topology.origin_to(&self.nodes[node as usize].port);
+        let path = self.topology.origin_to(&self.ports[node as usize]);
         let bytes = self.image.len_of(blob, chunk);
         let flow = self.start_flow(path, bytes, Cargo::Read(ticket));
         if let Some(read) = self.read(ticket) {

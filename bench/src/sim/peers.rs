@@ -34,6 +34,8 @@ pub(super) struct Transfer {
     chunk: ChunkRequest,
     blob: BlobId,
     want: ChunkValue,
+    /// What is sent instead of what was asked for.
+    wrong: Option<Box<ChunkValue>>,
     stage: Stage,
 }
 
@@ -59,6 +61,11 @@ impl World {
         self.feed(from, PeerEvent::LinkUp(name));
     }
 
+    /// Whether a link that was made is still there.
+    pub(super) fn is_still_linked(&self, node: Number, other: Number) -> bool {
+        !self.lost_a_link || self.nodes[node as usize].linked.contains(&other)
+    }
+
     pub(super) fn disconnect(&mut self, node: Number, other: Number) {
         if self.nodes[node as usize].linked.contains(&other) {
             self.link_lost(node, other);
@@ -69,6 +76,7 @@ impl World {
     /// A node learns that a link is gone.
     pub(super) fn link_lost(&mut self, node: Number, other: Number) {
         if self.nodes[node as usize].linked.contains(&other) {
+            self.lost_a_link = true;
             self.nodes[node as usize].linked.retain(|linked| *linked != other);
             self.nodes[other as usize].linked.retain(|linked| *linked != node);
             let name = self.nodes[other as usize].info.node;
@@ -90,7 +98,17 @@ impl World {
         let blob = self.image.id(swarm);
         let chunk = ChunkRequest { swarm: swarm.clone(), index };
         let stage = Stage::Asked;
-        self.transfers.insert(Transfer { ticket, asker, sender, request, chunk, blob, want, stage });
+        self.transfers.insert(Transfer {
+            ticket,
+            asker,
+            sender,
+            request,
+            chunk,
+            blob,
+            want,
+            wrong: None,
+            stage,
+        });
         self.nodes[asker as usize].asked.push((request, slot));
         self.queue.after(self.latency(asker, sender), Event::Request(ticket));
     }
@@ -103,7 +121,9 @@ impl World {
     fn end(&mut self, slot: usize) -> Transfer {
         let transfer = self.transfers.remove(slot);
         self.nodes[transfer.asker as usize].asked.retain(|(_, other)| *other != slot);
-        self.nodes[transfer.sender as usize].sending.retain(|other| *other != slot);
+        if matches!(transfer.stage, Stage::Flowing(_)) {
+            self.nodes[transfer.sender as usize].sending.retain(|other| *other != slot);
+        }
         transfer
     }
 
@@ -126,29 +146,34 @@ impl World {
             }
             Admission::NotHeld => self.queue.after(back, Event::Refused(ticket, FetchOutcome::NotHeld)),
             Admission::Serve { want } => {
-                self.check_served(sender, blob, chunk.index.0, want);
-                let (from, to) = (self.nodes[sender as usize].port, self.nodes[asker as usize].port);
+                let value = self.check_served(sender, blob, chunk.index.0, want);
+                let (from, to) = (self.ports[sender as usize], self.ports[asker as usize]);
                 let bytes = self.image.len_of(blob, chunk.index.0);
                 let path = self.topology.between(&from, &to);
                 let flow = self.start_flow(path, bytes, Cargo::Transfer(ticket));
                 self.nodes[sender as usize].sending.push(ticket.slot);
                 if let Some(transfer) = self.transfer(ticket) {
                     transfer.stage = Stage::Flowing(flow);
+                    transfer.wrong = (value != transfer.want).then(|| Box::new(value));
                 }
             }
         }
     }
 
-    /// No chunk is served that was not checked, and slots are kept.
-    fn check_served(&mut self, sender: Number, blob: BlobId, chunk: u32, want: ChunkValue) {
+    /// No chunk is served that was not checked, and slots are kept. Says what is sent.
+    fn check_served(&mut self, sender: Number, blob: BlobId, chunk: u32, want: ChunkValue) -> ChunkValue {
         let node = &self.nodes[sender as usize];
-        let truth = self.image.truth(blob, chunk);
-        if !lies(node.manner) && node.copies[blob].value(chunk, truth) != Some(want) {
+        let value = node.copies[blob].value(chunk, self.image.truth(blob, chunk));
+        if !lies(node.manner) && value != Some(want) {
             self.meter.violation(format!("node {sender} served chunk {chunk} of blob {blob} unverified"));
         }
         if node.sending.len() >= self.tuning.peer.most_uploads() {
             self.meter.violation(format!("node {sender} sends more than its slots allow"));
         }
+        if node.manner == Manner::SendsWrongBytes {
+            return self.image.lie(blob, chunk);
+        }
+        value.unwrap_or(want)
     }
 
     fn stuck(&mut self, slot: usize) {
@@ -179,7 +204,7 @@ impl World {
     /// Links carried this, whatever becomes of it.
     fn carried(&mut self, from: Number, to: Number, bytes: u64) {
         self.meter.carried += bytes;
-        if self.nodes[from as usize].port.zone != self.nodes[to as usize].port.zone {
+        if self.ports[from as usize].zone != self.ports[to as usize].zone {
             self.meter.cross_zone += bytes;
         }
     }
@@ -194,14 +219,10 @@ impl World {
         if self.transfer(ticket).is_none() {
             return;
         }
-        let Transfer { asker, sender, request, chunk, blob, want, .. } = self.end(ticket.slot);
+        let Transfer { asker, request, chunk, blob, want, wrong, .. } = self.end(ticket.slot);
         let index = chunk.index.0;
         let bytes = self.image.len_of(blob, index);
-        let truth = self.image.truth(blob, index);
-        let held = self.nodes[sender as usize].copies[blob].value(index, truth);
-        let honest = self.nodes[sender as usize].manner != Manner::SendsWrongBytes;
-        // What the sender has thrown away meanwhile it had when it sent it.
-        let value = if honest { held.unwrap_or(want) } else { self.image.lie(blob, index) };
+        let value = wrong.map_or(want, |wrong| *wrong);
         let outcome = if value == want || !self.rule(Rule::Verification) {
             FetchOutcome::Stored
         } else {
@@ -278,7 +299,7 @@ mod tests {
                 world.fetch(asker, sender, 1, &image.blobs[0].swarm, ChunkIndex(0), image.truth(0, 0));
                 let (slot, ticket) =
                     world.transfers.iter().map(|(slot, transfer)| (slot, transfer.ticket)).next().unwrap();
-                let ports = [sender, asker].map(|number| world.nodes[number as usize].port);
+                let ports = [sender, asker].map(|number| world.ports[number as usize]);
                 let path = world.topology.between(&ports[0], &ports[1]);
                 let flow = world.start_flow(path, 1 << 20, Cargo::Transfer(ticket));
                 world.transfers[slot].stage = Stage::Flowing(flow);

@@ -53,9 +53,9 @@ impl World {
         match event {
             Event::Peer(number, event) => self.feed(number, *event),
             Event::Message { from, to, message } => {
-                if self.nodes[to as usize].linked.contains(&from) {
+                if self.is_still_linked(to, from) {
                     let from = self.names[from as usize];
-                    self.feed(to, PeerEvent::Peer { from, message: *message });
+                    self.feed(to, PeerEvent::Peer { from, message });
                 }
             }
             Event::ToTracker { generation, from, message } => self.tracker_hears(generation, from, *message),

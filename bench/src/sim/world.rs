@@ -19,7 +19,7 @@ use super::node::{Manner, Node, Number};
 use super::origin::{Origin, Read};
 use super::peers::Transfer;
 use super::queue::{Nanos, Queue};
-use super::topology::{Topology, nanos};
+use super::topology::{Port, Topology, nanos};
 
 /// What a flow carries.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +48,11 @@ pub(super) struct World {
     pub(super) cargo: Vec<Option<Cargo>>,
     pub(super) topology: Topology,
     pub(super) nodes: Vec<Node>,
-    /// Those of all nodes, close together: most events need one and nothing else of the node.
+    /// Names and links of all nodes, close together: most events need one and nothing else of the node.
     pub(super) names: Vec<NodeId>,
+    pub(super) ports: Vec<Port>,
+    /// As long as no link was lost, whoever was linked is.
+    pub(super) lost_a_link: bool,
     pub(super) tracker: Option<TrackerMachine>,
     pub(super) generation: u64,
     pub(super) tracker_tick: Option<Nanos>,
@@ -91,6 +94,8 @@ impl World {
             topology,
             nodes: Vec::new(),
             names: Vec::new(),
+            ports: Vec::new(),
+            lost_a_link: false,
             tracker: None,
             generation: 0,
             tracker_tick: None,
@@ -128,7 +133,7 @@ impl World {
     }
 
     pub(super) fn latency(&self, a: Number, b: Number) -> Nanos {
-        self.topology.latency(&self.nodes[a as usize].port, &self.nodes[b as usize].port)
+        self.topology.latency(&self.ports[a as usize], &self.ports[b as usize])
     }
 
     /// Adds a node with a link of so many bytes per second.
@@ -141,8 +146,9 @@ impl World {
         let racked = self.arguments.racks > 1;
         let rack = if racked { format!("rack-{}", port.rack) } else { String::new() };
         let place = Place { zone: zone.into(), rack: rack.into() };
-        let node = Node::new(number, place, port, self.tuning.peer.clone(), &self.image, &mut self.rng);
+        let node = Node::new(number, place, self.tuning.peer.clone(), &self.image, &mut self.rng);
         self.names.push(node.info.node);
+        self.ports.push(port);
         self.nodes.push(node);
         self.restore(number);
         if self.tracker.is_some() {
