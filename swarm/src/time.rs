@@ -3,28 +3,32 @@
 use std::ops::{Add, AddAssign};
 use std::time::Duration;
 
-/// A moment: how long after the driver's own zero. Never goes back.
+/// A moment: nanoseconds after the driver's own zero, 584 years at most. Never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time(Duration);
+pub struct Time(u64);
 
 impl Time {
-    pub const ZERO: Self = Self(Duration::ZERO);
+    pub const ZERO: Self = Self(0);
 
     /// How long after `earlier` this is; nothing when it is not after.
     pub fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl From<Duration> for Time {
     fn from(since_zero: Duration) -> Self {
-        Self(since_zero)
+        Self(nanos(since_zero))
     }
 }
 
 impl From<Time> for Duration {
     fn from(time: Time) -> Self {
-        time.0
+        Self::from_nanos(time.0)
     }
 }
 
@@ -32,7 +36,7 @@ impl Add<Duration> for Time {
     type Output = Self;
 
     fn add(self, later: Duration) -> Self {
-        Self(self.0.saturating_add(later))
+        Self(self.0.saturating_add(nanos(later)))
     }
 }
 

@@ -81,7 +81,7 @@ impl PeerMachine {
     pub(super) fn flush(&mut self, key: Key) {
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         if let Some(at) = swarm.flush_at.take() {
-            self.timers.remove(&(at, Timer::Flush(key)));
+            self.timers.remove(at, Timer::Flush(key));
         }
         let fresh = std::mem::take(&mut swarm.fresh);
         if !fresh.is_empty() {

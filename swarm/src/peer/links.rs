@@ -1,6 +1,6 @@
 //! Other nodes: who is linked, who is busy, who lied.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use shoal_proto::NodeId;
@@ -8,6 +8,7 @@ use shoal_proto::message::PeerInfo;
 use slab::Slab;
 
 use super::Key;
+use super::key_set::KeySet;
 use super::node_map::NodeMap;
 use crate::Time;
 
@@ -22,10 +23,10 @@ const BUSY_CHUNKS: f64 = 4.0;
 /// brought anything, and 1,000 nodes in four zones on slow lines moved 3.03 to 3.16 times the image between them, not 3.
 const BUSY_CHUNKS_FAR: f64 = 0.25;
 /// Times the wait doubles.
-const BUSY_DOUBLES: u32 = 2;
+const BUSY_DOUBLES: u16 = 2;
 /// A peer that said BUSY so often without sending anything between is not counted on by a node that gets nothing from
 /// others either: after some 40 chunk times, or four seconds on slow lines.
-const BUSY_TOO_OFTEN: u32 = 4;
+const BUSY_TOO_OFTEN: u16 = 4;
 /// Samples of which the median is taken.
 const SAMPLES: usize = 31;
 /// A shorter chunk says more about latency than about pace.
@@ -48,8 +49,10 @@ pub(super) enum LinkState {
     Up,
 }
 
-/// What this node knows of another.
+/// What this node knows of another. Those of all neighbours are looked at for each chunk that is asked for, so each lies in
+/// one line of the processor's cache.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(super) struct Link {
     /// How to reach it; not known of one that came by itself.
     info: Option<Box<PeerInfo>>,
@@ -57,9 +60,9 @@ pub(super) struct Link {
     near: Option<bool>,
     pub(super) state: LinkState,
     /// Chunks asked of it.
-    pub(super) requests: usize,
+    pub(super) requests: u32,
     pub(super) busy_until: Time,
-    busy_times: u32,
+    busy_times: u16,
     /// When it said so first since it last sent something.
     busy_since: Time,
     /// Requests in a row that took too long.
@@ -67,12 +70,13 @@ pub(super) struct Link {
     /// Wrong chunks that it sent.
     pub(super) strikes: u32,
     /// Attempts to connect that failed in a row.
-    pub(super) failures: u32,
+    pub(super) failures: u16,
     /// Swarms that it is a neighbour in.
-    pub(super) swarms: usize,
+    pub(super) swarms: u32,
     /// Swarms that would have asked it for more, had it not been asked for as much as it may be.
-    pub(super) waiting: BTreeSet<Key>,
-    pace: Option<f64>,
+    waiting: Option<Box<KeySet>>,
+    /// Seconds for a byte, smoothed; 0 before anything was measured.
+    pace: f64,
 }
 
 impl Default for Link {
@@ -89,8 +93,8 @@ impl Default for Link {
             strikes: 0,
             failures: 0,
             swarms: 0,
-            waiting: BTreeSet::new(),
-            pace: None,
+            waiting: None,
+            pace: 0.0,
         }
     }
 }
@@ -104,6 +108,15 @@ impl Link {
     pub(super) fn set_info(&mut self, info: PeerInfo, near: bool) {
         self.info = Some(Box::new(info));
         self.near = Some(near);
+    }
+
+    /// Notes a swarm that would have asked it for more, had it not been asked for as much as it may be.
+    pub(super) fn add_waiting(&mut self, key: Key) {
+        self.waiting.get_or_insert_default().insert(key);
+    }
+
+    pub(super) fn take_waiting(&mut self) -> impl Iterator<Item = Key> + use<> {
+        self.waiting.take().into_iter().flat_map(|waiting| *waiting)
     }
 
     /// Whether it stands in this node's zone. `None` of one that came by itself.
@@ -124,11 +137,11 @@ impl Link {
     pub(super) fn busy(&mut self, now: Time, chunk_time: Duration, jitter: f64) {
         let chunks = if self.near == Some(false) { BUSY_CHUNKS_FAR } else { BUSY_CHUNKS };
         let base = chunk_time.mul_f64(chunks).clamp(BUSY_MIN, BUSY_MAX);
-        let wait = base * 2u32.pow(self.busy_times.min(BUSY_DOUBLES));
+        let wait = base * 2u32.pow(self.busy_times.min(BUSY_DOUBLES).into());
         if self.busy_times == 0 {
             self.busy_since = now;
         }
-        self.busy_times += 1;
+        self.busy_times = self.busy_times.saturating_add(1);
         self.busy_until = now + wait.min(BUSY_MAX).mul_f64(0.5 + jitter);
     }
 
@@ -140,28 +153,27 @@ impl Link {
 
     /// Seconds for a byte from this node, smoothed; 0 before anything was measured.
     pub(super) fn pace(&self) -> f64 {
-        self.pace.unwrap_or(0.0)
+        self.pace
     }
 
     pub(super) fn observe(&mut self, took: Duration, len: u64) {
         if len >= SAMPLE_MIN {
             let sample = took.as_secs_f64() / as_f64(len);
-            self.pace = Some(self.pace.map_or(sample, |pace| pace + 0.25 * (sample - pace)));
+            self.pace = if self.pace > 0.0 { self.pace + 0.25 * (sample - self.pace) } else { sample };
         }
     }
 
     /// Which class of speed, 0 the fastest: classes differ by a factor of four, so that equals stay equal and
     /// chance decides among them.
     pub(super) fn pace_class(&self, median: f64) -> i32 {
-        let Some(pace) = self.pace else { return 0 };
-        if median <= 0.0 || pace <= median * 2.0 {
+        if median <= 0.0 || self.pace <= median * 2.0 {
             return 0;
         }
-        if pace <= median * 8.0 { 1 } else { 2 }
+        if self.pace <= median * 8.0 { 1 } else { 2 }
     }
 }
 
-/// A link's place among all; whoever is a neighbour has one, and keeps it as long.
+/// A link's place among all; whoever is a neighbour or is asked for something has one, and keeps it as long.
 pub(super) type LinkKey = usize;
 
 /// All links. A node that looks for somebody to ask goes through those of all neighbours, for each chunk: by their
@@ -175,6 +187,10 @@ pub(super) struct Links {
 impl Links {
     pub(super) fn at(&self, key: LinkKey) -> Option<&Link> {
         self.links.get(key)
+    }
+
+    pub(super) fn at_mut(&mut self, key: LinkKey) -> Option<&mut Link> {
+        self.links.get_mut(key)
     }
 
     pub(super) fn get(&self, node: &NodeId) -> Option<&Link> {

@@ -8,6 +8,7 @@ mod announce;
 mod config;
 mod event;
 mod evidence;
+mod key_set;
 mod leases;
 mod links;
 mod neighbours;
@@ -18,41 +19,30 @@ mod selection;
 mod snapshot;
 mod starving;
 mod swarm_state;
+mod timers;
 mod transfers;
 mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shoal_proto::message::{Held, PeerInfo, PeerMessage, Proof};
-use shoal_proto::{ChunkIndex, ChunkSet, ChunkValue, Digest, LeaseToken, NodeId, SignedEntry, SwarmId};
+use shoal_proto::{ChunkIndex, ChunkSet, ChunkValue, Digest, NodeId, SignedEntry, SwarmId};
 
 use crate::Time;
 pub use config::PeerConfig;
 pub use event::{Admission, FailReason, FetchOutcome, PeerAction, PeerEvent};
 pub use snapshot::{PeerSnapshot, SwarmStatus};
 
+use key_set::KeySet;
 use links::{Links, Pace};
 use report::Session;
 use swarm_state::{Phase, Reader, Swarm};
+use timers::{Timer, Timers};
 use transfers::Request;
 use uploads::Uploads;
 
 /// A swarm's number within the machine.
 type Key = u32;
-
-/// What a timer is for. One that is not needed any more fires for nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Flush(Key),
-    Retry(Key),
-    Starving(Key),
-    RoundWait(Key),
-    LeaseEnds(Key, LeaseToken),
-    Connect(NodeId),
-    IdleLink(NodeId),
-    Report,
-    ZonesOpen,
-}
 
 /// Nodes of whose wrong chunks a count is kept, and nodes that are shunned: far above a cluster's liars.
 const REMEMBERED_NODES: usize = 4096;
@@ -88,11 +78,11 @@ pub struct PeerMachine {
     /// Bytes that may be fetched twice.
     spare: f64,
     session: Session,
-    timers: BTreeSet<(Time, Timer)>,
+    timers: Timers,
     /// Swarms in which something may be asked for.
-    ready: BTreeSet<Key>,
+    ready: KeySet,
     /// Swarms with something to announce at once.
-    urgent: BTreeSet<Key>,
+    urgent: KeySet,
     turns: u64,
     unsettled: bool,
     actions: VecDeque<PeerAction>,
@@ -123,9 +113,9 @@ impl PeerMachine {
             got: 0,
             spare: 0.0,
             session: Session::default(),
-            timers: BTreeSet::new(),
-            ready: BTreeSet::new(),
-            urgent: BTreeSet::new(),
+            timers: Timers::default(),
+            ready: KeySet::default(),
+            urgent: KeySet::default(),
             turns: 0,
             unsettled: false,
             actions: VecDeque::new(),
@@ -183,8 +173,7 @@ impl PeerMachine {
 
     /// When to send [`PeerEvent::Tick`], unless another event comes first. Ask after the actions were taken.
     pub fn next_timeout(&self) -> Option<Time> {
-        let timer = self.timers.first().map(|(at, _)| *at);
-        timer.into_iter().chain(self.look_at).min()
+        self.timers.first().into_iter().chain(self.look_at).min()
     }
 
     /// What a chunk must hash to: that of the held chunk, else the only claim's.
@@ -228,17 +217,14 @@ impl PeerMachine {
     }
 
     fn wake_at(&mut self, at: Time, timer: Timer) {
-        self.timers.insert((at, timer));
+        self.timers.insert(at, timer);
     }
 
     fn fire_timers(&mut self) {
         if self.look_at.is_some_and(|at| at <= self.now) {
             self.look_at_overdue();
         }
-        while let Some(&(at, timer)) = self.timers.first()
-            && at <= self.now
-        {
-            self.timers.pop_first();
+        while let Some(timer) = self.timers.pop_until(self.now) {
             match timer {
                 Timer::Flush(key) => self.flush(key),
                 Timer::Retry(key) => self.retry(key),
@@ -248,7 +234,7 @@ impl PeerMachine {
                 Timer::Connect(node) => self.connect(node),
                 Timer::IdleLink(node) => self.close_if_idle(node),
                 Timer::Report => self.report_next(),
-                Timer::ZonesOpen => self.ready.extend(self.swarms.keys()),
+                Timer::ZonesOpen => self.ready.extend(self.swarms.keys().copied()),
             }
         }
     }
@@ -319,8 +305,8 @@ impl PeerMachine {
                 self.by_blob.remove(&blob);
             }
         }
-        self.ready.remove(&key);
-        self.urgent.remove(&key);
+        self.ready.remove(key);
+        self.urgent.remove(key);
         for node in swarm.neighbours.keys() {
             self.link_unused(*node);
         }

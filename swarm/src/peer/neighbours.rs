@@ -13,7 +13,7 @@ use super::{Key, PeerAction, PeerMachine, REMEMBERED_NODES, Timer};
 /// Both ends learn of each other at once; the one with the greater name waits this long for the other's link.
 const LET_OTHER_CONNECT: Duration = Duration::from_millis(300);
 /// Attempts to reach a neighbour before it is given up.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u16 = 3;
 /// Wait before the second attempt; doubles.
 const RECONNECT: Duration = Duration::from_millis(500);
 
@@ -128,7 +128,7 @@ impl PeerMachine {
         link.state = LinkState::Down;
         link.failures += 1;
         if link.failures < ATTEMPTS && link.swarms > 0 && link.info().is_some() {
-            let wait = RECONNECT * 2u32.pow(link.failures - 1);
+            let wait = RECONNECT * 2u32.pow((link.failures - 1).into());
             let at = self.now + wait.mul_f64(0.5 + self.rng.f64());
             self.wake_at(at, Timer::Connect(node));
             return;

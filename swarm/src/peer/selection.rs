@@ -42,7 +42,7 @@ struct Open<'a> {
     node: NodeId,
     neighbour: &'a Neighbour,
     /// The least is asked first: whether it was slow lately, its class of speed, what it is asked for already.
-    rank: (bool, i32, usize),
+    rank: (bool, i32, u32),
 }
 
 impl Search {
@@ -60,10 +60,10 @@ impl PeerMachine {
             match self.pick(key, &mut search) {
                 Some(choice) => self.ask(choice),
                 None => {
-                    self.ready.remove(&key);
+                    self.ready.remove(key);
                     self.retry_at(key, search.again_at);
                     for node in search.full {
-                        self.links.get_or_add(node).waiting.insert(key);
+                        self.links.get_or_add(node).add_waiting(key);
                     }
                 }
             }
@@ -72,10 +72,10 @@ impl PeerMachine {
 
     /// Small blobs, then those that a reader waits for, each in its turn.
     fn next_swarm(&self) -> Option<Key> {
-        let rank = |key: &Key| {
-            let swarm = self.swarms.get(key)?;
+        let rank = |key: Key| {
+            let swarm = self.swarms.get(&key)?;
             let small = is_small(swarm);
-            Some((!small, !small && swarm.readers.is_empty(), swarm.served_at, *key))
+            Some((!small, !small && swarm.readers.is_empty(), swarm.served_at, key))
         };
         self.ready.iter().filter_map(rank).min().map(|(.., key)| key)
     }
@@ -84,7 +84,7 @@ impl PeerMachine {
         let (Some(at), Some(swarm)) = (at, self.swarms.get_mut(&key)) else { return };
         if swarm.retry_at.is_none_or(|known| known > at) {
             if let Some(known) = swarm.retry_at.replace(at) {
-                self.timers.remove(&(known, Timer::Retry(key)));
+                self.timers.remove(known, Timer::Retry(key));
             }
             self.wake_at(at, Timer::Retry(key));
         }
@@ -125,23 +125,24 @@ impl PeerMachine {
         let mut open = Vec::with_capacity(swarm.neighbours.len());
         open.extend(useful.filter_map(|(node, neighbour)| {
             let link = self.links.at(neighbour.link).filter(|link| link.is_up())?;
-            let free = link.requests < self.at_once(swarm) && link.busy_until <= self.now;
+            let free = self.is_below_limit(swarm, link) && link.busy_until <= self.now;
             let rank = (link.slow > 0, link.pace_class(median), link.requests);
             (free && self.is_link_usable(link)).then_some(Open { node: *node, neighbour, rank })
         }));
         open
     }
 
-    /// Chunks that may be asked of one neighbour at once.
-    fn at_once(&self, swarm: &Swarm) -> usize {
-        if has_one_neighbour(swarm) { self.config.downloads } else { self.config.per_neighbour }
+    /// Whether more chunks may be asked of this neighbour at once.
+    fn is_below_limit(&self, swarm: &Swarm, link: &Link) -> bool {
+        let most = if has_one_neighbour(swarm) { self.config.downloads } else { self.config.per_neighbour };
+        (link.requests as usize) < most
     }
 
     /// Nobody can be asked now: notes which neighbours have what is missing and could be asked later.
     fn note_shut(&self, swarm: &Swarm, search: &mut Search) {
         let is_shut = |neighbour: &Neighbour| {
             self.links.at(neighbour.link).is_some_and(|link| {
-                link.is_up() && (link.requests >= self.at_once(swarm) || link.busy_until > self.now)
+                link.is_up() && (!self.is_below_limit(swarm, link) || link.busy_until > self.now)
             })
         };
         let useful = swarm.neighbours.iter().filter(|(_, neighbour)| neighbour.offers > 0);
@@ -314,7 +315,7 @@ impl PeerMachine {
         if !(self.is_link_usable(link) || swarm.zone_source(chunk) == Some(*node)) {
             return false;
         }
-        if link.requests >= self.at_once(swarm) {
+        if !self.is_below_limit(swarm, link) {
             if !search.full.contains(node) {
                 search.full.push(*node);
             }

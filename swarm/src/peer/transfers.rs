@@ -5,7 +5,7 @@ use std::time::Duration;
 use shoal_proto::{ChunkIndex, ChunkValue, NodeId};
 
 use super::evidence::ClaimRef;
-use super::links::{Link, as_f64};
+use super::links::{Link, LinkKey, as_f64};
 use super::selection::Choice;
 use super::{FetchOutcome, Key, PeerAction, PeerMachine, REMEMBERED_NODES};
 use crate::Time;
@@ -35,6 +35,7 @@ pub(super) struct Request {
     pub(super) key: Key,
     pub(super) chunk: u32,
     pub(super) from: NodeId,
+    link: LinkKey,
     pub(super) since: Time,
     pub(super) len: u64,
     /// What the bytes are compared with, and the claim that says so. What the sender claims later is another matter.
@@ -51,7 +52,7 @@ impl PeerMachine {
         let Choice { key, chunk, from, twice } = choice;
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         let Some(neighbour) = swarm.neighbours.get(&from) else { return };
-        let claim = neighbour.claim(chunk);
+        let (claim, place) = (neighbour.claim(chunk), neighbour.link);
         let Some(want) = swarm.evidence.value(chunk, claim) else { return };
         let request = self.next_request;
         self.next_request += 1;
@@ -60,10 +61,12 @@ impl PeerMachine {
         swarm.asked.entry(chunk).or_default().push(request);
         let len = swarm.layout.len_of(ChunkIndex(chunk));
         let swarm = swarm.id.clone();
-        self.links.get_or_add(from).requests += 1;
+        if let Some(link) = self.links.at_mut(place) {
+            link.requests += 1;
+        }
         let look_at = self.now + self.overdue_after(len);
         let since = self.now;
-        let asked = Request { key, chunk, from, since, len, want, claim, look_at, twice };
+        let asked = Request { key, chunk, from, link: place, since, len, want, claim, look_at, twice };
         self.requests.insert(request, asked);
         self.look_at = Some(self.look_at.map_or(look_at, |known| known.min(look_at)));
         if twice {
@@ -78,8 +81,8 @@ impl PeerMachine {
     }
 
     /// When a request is waited for no longer: large chunks over slow lines take minutes.
-    fn given_up_after(&self, from: &NodeId, len: u64) -> Duration {
-        let link = self.links.get(from).map_or(0.0, Link::pace);
+    fn given_up_after(&self, link: LinkKey, len: u64) -> Duration {
+        let link = self.links.at(link).map_or(0.0, Link::pace);
         let pace = self.pace.median().max(link);
         let longest = (GIVEN_UP * pace).max(1.0 / SLOWEST);
         Duration::from_secs_f64((longest * as_f64(len)).clamp(0.0, 3600.0)).max(self.config.hedge_after.1)
@@ -88,9 +91,9 @@ impl PeerMachine {
     /// Takes a request out of the books.
     fn end(&mut self, number: u64) -> Option<Request> {
         let request = self.requests.remove(&number)?;
-        if let Some(link) = self.links.get_mut(&request.from) {
+        if let Some(link) = self.links.at_mut(request.link) {
             link.requests = link.requests.saturating_sub(1);
-            self.ready.append(&mut link.waiting);
+            self.ready.extend(link.take_waiting());
         }
         if let Some(swarm) = self.swarms.get_mut(&request.key)
             && let Some(asked) = swarm.asked.get_mut(&request.chunk)
@@ -123,7 +126,7 @@ impl PeerMachine {
             FetchOutcome::Failed => {
                 // The link is up and the stream broke: somebody else first.
                 let until = self.now + self.config.hedge_after.0;
-                if let Some(link) = self.links.get_mut(&request.from) {
+                if let Some(link) = self.links.at_mut(request.link) {
                     link.slow += 1;
                     link.busy_until = until;
                 }
@@ -146,7 +149,7 @@ impl PeerMachine {
         // Itself, and those that are still under way.
         self.pace.add(took, request.len, 1 + self.requests.len());
         self.spare = (self.spare + self.config.duplicates * as_f64(request.len)).min(SPARE_MAX);
-        if let Some(link) = self.links.get_mut(&request.from) {
+        if let Some(link) = self.links.at_mut(request.link) {
             link.delivered(took, request.len);
         }
         self.cancel_losers(request);
@@ -204,7 +207,7 @@ impl PeerMachine {
             swarm.note_lacks(&request.from, request.chunk);
         }
         self.zone_source_failed(request);
-        let Some(link) = self.links.get_mut(&request.from) else { return };
+        let Some(link) = self.links.at_mut(request.link) else { return };
         link.strikes += 1;
         if link.strikes >= self.config.strikes {
             self.shun(request.from);
@@ -214,7 +217,7 @@ impl PeerMachine {
     fn busy(&mut self, request: &Request) {
         let chunk_time = self.pace.expected_of_others(request.len);
         let jitter = self.rng.f64();
-        if let Some(link) = self.links.get_mut(&request.from) {
+        if let Some(link) = self.links.at_mut(request.link) {
             link.busy(self.now, chunk_time, jitter);
         }
     }
@@ -229,14 +232,14 @@ impl PeerMachine {
     /// A request takes long: somebody else is asked as well; past the longest time it is given up.
     fn overdue(&mut self, number: u64) {
         let Some(request) = self.requests.get(&number).cloned() else { return };
-        if let Some(link) = self.links.get_mut(&request.from) {
+        if let Some(link) = self.links.at_mut(request.link) {
             link.slow += 1;
         }
         let age = self.now.since(request.since);
-        let longest = self.given_up_after(&request.from, request.len);
+        let longest = self.given_up_after(request.link, request.len);
         if age >= longest {
             // The line may have become slower: the next one gets more time.
-            if let Some(link) = self.links.get_mut(&request.from) {
+            if let Some(link) = self.links.at_mut(request.link) {
                 link.observe(age * 2, request.len);
             }
             self.act(PeerAction::Cancel { request: number });

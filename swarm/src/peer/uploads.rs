@@ -35,8 +35,8 @@ const OFFERED: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
     to: Vec<NodeId>,
-    /// Who was told BUSY and not yet that a slot is free, the first first.
-    turned_away: VecDeque<NodeId>,
+    /// Who was told BUSY and not yet that a slot is free, the first first; and whether it stands in another zone.
+    turned_away: VecDeque<(NodeId, bool)>,
 }
 
 impl Uploads {
@@ -44,9 +44,10 @@ impl Uploads {
         self.to.len()
     }
 
-    fn turn_away(&mut self, node: NodeId) {
-        if self.turned_away.len() < TURNED_AWAY && !self.turned_away.contains(&node) {
-            self.turned_away.push_back(node);
+    fn turn_away(&mut self, node: NodeId, far: bool) {
+        let known = self.turned_away.iter().any(|(other, _)| *other == node);
+        if !known && self.turned_away.len() < TURNED_AWAY {
+            self.turned_away.push_back((node, far));
         }
     }
 }
@@ -68,12 +69,15 @@ impl PeerMachine {
             swarms.filter(|swarm| swarm.serves(&request.swarm)).find_map(|swarm| swarm.held_value(chunk))
         };
         let Some(want) = exact.or_else(verified) else { return Admission::NotHeld };
-        let far = if self.is_near(&from) { 0 } else { FAR };
-        if self.uploads.count() >= self.upload_slots() + far {
-            self.uploads.turn_away(from);
-            return Admission::Busy;
+        let (count, slots) = (self.uploads.count(), self.upload_slots());
+        if count >= slots {
+            let far = !self.is_near(&from);
+            if !far || count >= slots + FAR {
+                self.uploads.turn_away(from, far);
+                return Admission::Busy;
+            }
         }
-        self.uploads.turned_away.retain(|node| *node != from);
+        self.uploads.turned_away.retain(|(node, _)| *node != from);
         self.uploads.to.push(from);
         Admission::Serve { want }
     }
@@ -100,9 +104,11 @@ impl PeerMachine {
         }
         let (count, slots) = (self.uploads.count(), self.upload_slots());
         for _ in 0..OFFERED {
-            let far = self.uploads.turned_away.iter().position(|node| !self.is_near(node));
+            let far = self.uploads.turned_away.iter().position(|(_, far)| *far);
             let place = far.filter(|_| count < slots + FAR).or((count < slots).then_some(0));
-            let Some(node) = place.and_then(|place| self.uploads.turned_away.remove(place)) else { return };
+            let Some((node, _)) = place.and_then(|place| self.uploads.turned_away.remove(place)) else {
+                return;
+            };
             if self.is_up(&node) {
                 self.say(node, PeerMessage::Free);
             }
