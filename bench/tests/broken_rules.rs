@@ -43,11 +43,12 @@ fn without_zones_chunks_cross_again_and_again() {
 }
 
 #[test]
-fn without_lease_order_clients_wait_for_their_first_byte() {
+fn without_lease_order_clients_wait_for_their_first_chunk() {
     // When the first chunk is leased is chance then, so that only several runs tell.
     let waits = |line: &str| {
-        let waits = (1..=5).map(|seed| outcome(&format!("{line} --seed {seed}")).mode);
-        let shares: Vec<f64> = waits.map(|mode| mode.first_byte_last_s.unwrap() / mode.last_s).collect();
+        let waits = (1..=5).map(|seed| outcome(&format!("{line} --seed {seed}")));
+        let shares: Vec<f64> =
+            waits.map(|outcome| outcome.first_chunk_last_s.unwrap() / outcome.mode.last_s).collect();
         println!("{shares:?}");
         shares.iter().sum::<f64>() / 5.0
     };

@@ -23,7 +23,7 @@ fn a_crowd_finishes_near_the_bound() {
         // 1.97; a chunk of 64 has to be whole before it is passed on, four or five times.
         assert!(outcome.mode.ratio.unwrap() < 2.02, "{:?}", outcome.mode.ratio);
         // 0.125 s.
-        assert!(outcome.mode.first_byte_last_s.unwrap() < 0.138);
+        assert!(outcome.first_chunk_last_s.unwrap() < 0.138);
     });
 }
 
@@ -33,7 +33,7 @@ fn a_crowd_on_slow_lines_finishes_near_the_bound_and_has_its_first_byte_soon() {
         assert_eq!(origin(outcome), 1.0);
         // 1.68, and 0.83 s.
         assert!(outcome.mode.ratio.unwrap() < 1.73, "{:?}", outcome.mode.ratio);
-        assert!(outcome.mode.first_byte_last_s.unwrap() < 0.91);
+        assert!(outcome.first_chunk_last_s.unwrap() < 0.91);
     });
 }
 

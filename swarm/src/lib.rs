@@ -1,10 +1,11 @@
 //! The two protocol machines of Shoal: [`peer`] decides what one node asks of whom next, [`tracker`] decides who may
-//! read from an origin and who are neighbours.
+//! read from an origin and who are neighbours. Beside them lies [`hold`]: when a client may be given what is here.
 //!
 //! This crate is *pure*: no runtime, no sockets, no files, no clock, no randomness of its own. A driver feeds
 //! events with the present [`Time`] and carries out the actions that the machine returns; production and the simulator
 //! run the same code. Iteration is over ordered maps and seeded draws only, so that a seed repeats a run.
 
+pub mod hold;
 pub mod peer;
 mod time;
 pub mod tracker;

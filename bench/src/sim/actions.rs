@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shoal_proto::{ChunkIndex, ChunkValue, SwarmId};
+use shoal_swarm::hold;
 use shoal_swarm::peer::{PeerAction, PeerEvent};
 
 use super::arguments::Rule;
@@ -105,6 +106,9 @@ impl World {
         let node = &mut self.nodes[number as usize];
         let awaited = node.is_awaited();
         node.copies[blob].done = true;
+        if node.copies[blob].asked.is_some() {
+            node.first_byte.get_or_insert(at);
+        }
         if node.copies.iter().all(|copy| copy.done) {
             node.finished.get_or_insert(at);
             self.awaited -= usize::from(awaited);
@@ -129,8 +133,37 @@ impl World {
         let now = self.queue.now;
         let node = &mut self.nodes[number as usize];
         if chunk == 0 {
-            node.first_byte.get_or_insert(now);
+            node.first_chunk.get_or_insert(now);
         }
-        node.copies[blob].insert(chunk, value, truth)
+        let new = node.copies[blob].insert(chunk, value, truth);
+        self.give(number, blob);
+        new
+    }
+
+    /// Gives the client the first byte of a layer, if it has none and the rule of the mirror allows it. Says how long it
+    /// has waited where it does not.
+    fn give(&mut self, number: Number, blob: BlobId) -> Option<Duration> {
+        let now = self.queue.now;
+        let node = &mut self.nodes[number as usize];
+        let copy = &node.copies[blob];
+        let (Some(asked), Some(began), None) = (copy.asked, node.began, node.first_byte) else { return None };
+        let since = |at: Nanos| Duration::from_nanos(now - at);
+        let (have, all) = (copy.held.count(), copy.held.len());
+        // The last chunk waits for the digest in any case.
+        let streamable = all > 1 && copy.held.contains(ChunkIndex(0));
+        if streamable && !hold::is_held(since(asked), hold::remaining(since(began), have, all)) {
+            node.first_byte = Some(now);
+            return None;
+        }
+        Some(since(asked))
+    }
+
+    /// The hold of a layer that the client waits for may be over.
+    pub(super) fn look_at_hold(&mut self, number: Number, blob: BlobId) {
+        if let Some(waited) = self.give(number, blob)
+            && self.nodes[number as usize].is_awaited()
+        {
+            self.queue.after(nanos(hold::look_again(waited)), Event::Hold { node: number, blob });
+        }
     }
 }

@@ -4,6 +4,7 @@ use shoal_proto::ChunkIndex;
 use shoal_proto::message::{NodeMessage, PeerMessage, TrackerMessage};
 use shoal_swarm::peer::{FetchOutcome, PeerEvent};
 
+use super::image::BlobId;
 use super::node::Number;
 
 /// Names a slot of a slab and who is in it: an event for one who left finds nobody.
@@ -57,6 +58,11 @@ pub(super) enum Event {
     /// Its answer reaches who asked: no, or the whole chunk, checked and written.
     Refused(Ticket, FetchOutcome),
     Landed(Ticket),
+    /// A client's body may be held no longer.
+    Hold {
+        node: Number,
+        blob: BlobId,
+    },
     UploadEnded {
         node: Number,
         to: Number,

@@ -29,6 +29,8 @@ pub(super) struct Copy {
     /// Chunks that are not what they should be.
     wrong: BTreeMap<u32, ChunkValue>,
     pub(super) done: bool,
+    /// When the client asked for it.
+    pub(super) asked: Option<Nanos>,
 }
 
 impl Copy {
@@ -63,8 +65,9 @@ pub(super) struct Node {
     pub(super) info: PeerInfo,
     pub(super) manner: Manner,
     pub(super) alive: bool,
-    /// When it was told to pull, was first able to give a client a byte, and had all.
+    /// When it was told to pull, had the first chunk of a layer, gave its client a byte, and had all.
     pub(super) began: Option<Nanos>,
+    pub(super) first_chunk: Option<Nanos>,
     pub(super) first_byte: Option<Nanos>,
     pub(super) finished: Option<Nanos>,
     pub(super) copies: Vec<Copy>,
@@ -90,7 +93,7 @@ impl Node {
         let copy = |blob: &super::image::Blob| {
             let chunks = blob.layout.count();
             let held = if blob.shared { ChunkSet::full(chunks) } else { ChunkSet::empty(chunks) };
-            Copy { held, wrong: BTreeMap::new(), done: blob.shared }
+            Copy { held, wrong: BTreeMap::new(), done: blob.shared, asked: None }
         };
         Self {
             machine: PeerMachine::new(info.clone(), config, rng.u64(..)),
@@ -98,6 +101,7 @@ impl Node {
             manner: Manner::Honest,
             alive: true,
             began: None,
+            first_chunk: None,
             first_byte: None,
             finished: None,
             copies: image.blobs.iter().map(copy).collect(),

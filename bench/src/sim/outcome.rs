@@ -21,6 +21,8 @@ pub struct Outcome {
     pub violations: Vec<String>,
     /// What is worth knowing beside the figures.
     pub notes: Vec<String>,
+    /// When the last node had the first chunk of a layer. Its client may wait longer: see [`shoal_swarm::hold`].
+    pub first_chunk_last_s: Option<f64>,
     pub events: u64,
     /// Bytes that came twice or in vain, as a share of all that was received.
     pub wasted: f64,
@@ -88,7 +90,8 @@ impl World {
             })
             .collect()
         };
-        let first_bytes = times(|node| node.first_byte);
+        let last = |times: Vec<f64>| times.into_iter().reduce(f64::max);
+        let first_chunk_last_s = last(times(|node| node.first_chunk));
         let meter = &self.meter;
         let received = meter.from_peers + meter.from_origin;
         let wasted = to_f64(meter.wasted) / to_f64(received.max(1));
@@ -101,6 +104,9 @@ impl World {
             meter.to_tracker,
             meter.from_tracker
         )];
+        if let Some(first) = first_chunk_last_s {
+            notes.push(format!("every node had the first chunk of a layer after {first:.2} s"));
+        }
         if !meter.all_shunned().is_empty() {
             notes.push(format!("nodes that others shun: {:?}", meter.all_shunned()));
         }
@@ -117,7 +123,7 @@ impl World {
             new_bytes: self.image.new_bytes(),
             origin_gets: self.origin.gets,
             cross_zone_bytes: meter.cross_zone,
-            first_byte_last_s: first_bytes.into_iter().reduce(f64::max),
+            first_byte_last_s: last(times(|node| node.first_byte)),
             traffic: meter.samples.clone(),
             ..Mode::timed(bound, times(|node| node.finished), unfinished, given_up)
         };
@@ -126,7 +132,8 @@ impl World {
             violations.push(format!("and {} more", meter.violated - violations.len()));
         }
         let tracker_messages = meter.to_tracker + meter.from_tracker;
-        Outcome { mode, violations, notes, events: self.queue.taken(), wasted, tracker_messages }
+        let events = self.queue.taken();
+        Outcome { mode, violations, notes, first_chunk_last_s, events, wasted, tracker_messages }
     }
 }
 

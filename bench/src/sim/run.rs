@@ -78,6 +78,7 @@ impl World {
             Event::Request(ticket) => self.requested(ticket),
             Event::Refused(ticket, outcome) => self.refused(ticket, outcome),
             Event::Landed(ticket) => self.landed(ticket),
+            Event::Hold { node, blob } => self.look_at_hold(node, blob),
             Event::UploadEnded { node, to } => self.upload_ended(node, to),
             Event::OriginAnswers(ticket) => self.origin_answers(ticket),
             Event::OriginChunk(ticket, index) => self.origin_chunk(ticket, index),

@@ -208,7 +208,9 @@ impl World {
             node.next_layer += 1;
             let chunks = 0..known.layout.count();
             let swarm = known.swarm.clone();
+            self.nodes[number as usize].copies[blob].asked = Some(self.queue.now);
             self.handle(number, PeerEvent::Want { swarm, reader: 1, chunks });
+            self.look_at_hold(number, blob);
         }
     }
 

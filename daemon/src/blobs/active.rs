@@ -186,8 +186,7 @@ impl ActiveBlob {
     pub(crate) fn remaining(&self) -> Option<Duration> {
         let state = self.lock();
         let (have, all) = (state.available.count(), state.available.len());
-        let spent = state.started.elapsed();
-        (have > 0).then(|| spent.mul_f64(f64::from(all - have) / f64::from(have)))
+        shoal_swarm::hold::remaining(state.started.elapsed(), have, all)
     }
 
     pub(crate) fn reader_came(&self) {

@@ -9,6 +9,7 @@ use futures_util::Stream;
 use shoal_proto::ChunkLayout;
 use shoal_registry_proxy::{Piece, ReadFailure, Source};
 use shoal_store::ReadError;
+use shoal_swarm::hold;
 use tracing::warn;
 
 use super::active::{ActiveBlob, Failure, Phase, Wanted};
@@ -17,10 +18,6 @@ use super::service::{BlobService, LINGER, Opened};
 use super::through::Through;
 use crate::swarm::Input;
 
-/// A body that will be complete within this is held until its digest matched.
-const HOLD: Duration = Duration::from_secs(10);
-/// Before this the pace of a download says nothing.
-const PACE_AFTER: Duration = Duration::from_secs(1);
 /// Without any progress for so long a client is told, before it gives up by itself after 30 s.
 const PATIENCE: Duration = Duration::from_secs(25);
 /// The same where the origin has said already that it cannot answer.
@@ -247,8 +244,7 @@ impl Watching {
             self.service.swarm().send(give_up).await;
             return Err(ReadFailure::Unavailable(format!("{}: {reason}", self.blob.digest)));
         };
-        // The hold ends by time too, so look again twice a second.
-        let look_again = left.min(Duration::from_millis(500));
+        let look_again = left.min(hold::look_again(self.since.elapsed()));
         match tokio::time::timeout(look_again, self.changes.changed()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(ReadFailure::Stopping),
@@ -268,18 +264,11 @@ fn failed(failure: &Failure) -> ReadFailure {
 /// What of `range` may be given out before the digest matched: nothing while the body is held, and never the
 /// blob's last bytes.
 fn streamable(blob: &ActiveBlob, watching: &Watching, range: &Range<u64>) -> Option<Range<u64>> {
-    if is_held(watching.since.elapsed(), blob.remaining()) {
+    if hold::is_held(watching.since.elapsed(), blob.remaining()) {
         return None;
     }
     let layout = &blob.layout;
     before_the_last(layout, &blob.ready(&layout.chunks_of(range))?, range)
-}
-
-/// Whether a body whose reader came so long ago still waits for its digest; `rest` is how long the download will
-/// take from now on, as far as its pace is known.
-fn is_held(waited: Duration, rest: Option<Duration>) -> bool {
-    let soon = rest.is_none_or(|rest| waited + rest < HOLD);
-    waited < HOLD && (waited < PACE_AFTER || soon)
 }
 
 /// The bytes of `range` in chunks that are here, without the blob's last chunk.
@@ -294,30 +283,6 @@ fn before_the_last(layout: &ChunkLayout, ready: &Range<u32>, range: &Range<u64>)
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn seconds(seconds: f64) -> Duration {
-        Duration::from_secs_f64(seconds)
-    }
-
-    #[test]
-    fn a_body_that_will_be_complete_within_ten_seconds_is_held_and_none_longer() {
-        for (waited, rest, held) in [
-            // Too early to know the pace.
-            (0.0, None, true),
-            (0.9, Some(3600.0), true),
-            // Complete in time, or not.
-            (1.1, Some(8.0), true),
-            (1.1, Some(9.0), false),
-            (9.0, Some(0.5), true),
-            (9.0, Some(1.5), false),
-            // Before the first chunk there is no pace; the hold ends all the same.
-            (9.9, None, true),
-            (10.0, None, false),
-            (10.0, Some(0.1), false),
-        ] {
-            assert_eq!(is_held(seconds(waited), rest.map(seconds)), held, "{waited} s, {rest:?} left");
-        }
-    }
 
     #[test]
     fn the_last_chunk_is_not_given_out_before_the_digest_matched() {
