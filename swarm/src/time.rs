@@ -1,10 +1,11 @@
 //! Time as the machines know it.
 
+use std::fmt;
 use std::ops::{Add, AddAssign};
 use std::time::Duration;
 
-/// A moment: nanoseconds after the driver's own zero, 584 years at most. Never goes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A moment: nanoseconds after the driver's own zero. Never goes back. What is later than 584 years is that.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
 impl Time {
@@ -32,6 +33,12 @@ impl From<Time> for Duration {
     }
 }
 
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Duration::from(*self).fmt(f)
+    }
+}
+
 impl Add<Duration> for Time {
     type Output = Self;
 
@@ -43,5 +50,18 @@ impl Add<Duration> for Time {
 impl AddAssign<Duration> for Time {
     fn add_assign(&mut self, later: Duration) {
         *self = *self + later;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_stops_at_its_ends() {
+        let second = Time::from(Duration::from_secs(1));
+        assert_eq!(Time::ZERO.since(second), Duration::ZERO);
+        assert_eq!(second + Duration::MAX, Time::from(Duration::MAX));
+        assert_eq!(format!("{second:?}"), "1s");
     }
 }

@@ -5,7 +5,9 @@
 mod world;
 use world::*;
 
-use shoal_proto::message::{ChunkRequest, Held, NodeMessage, PeerInfo, PeerMessage, Place, Proof};
+use shoal_proto::message::{
+    ChunkRequest, Held, NodeMessage, PeerInfo, PeerMessage, Place, Proof, TrackerMessage,
+};
 use shoal_proto::{ChunkIndex, ChunkSet, Entry, LeaseToken, NodeId, SignedEntry, SwarmId};
 use shoal_swarm::Time;
 use shoal_swarm::peer::{Admission, FetchOutcome, PeerAction, PeerConfig, PeerEvent, PeerMachine};
@@ -166,4 +168,27 @@ fn a_neighbour_that_is_always_busy_is_soon_not_counted_on() {
     }
     // It was asked again for four seconds; then two looks, a second apart.
     assert!(starving.is_some_and(|at| at < Time::ZERO + secs(10)), "{starving:?}");
+}
+
+#[test]
+fn a_link_that_stands_outlives_an_attempt_to_make_it() {
+    let swarm = blob(1, 8 * CHUNK);
+    let mut machine = machine(&swarm, ChunkSet::empty(8));
+    let info = PeerInfo { node: node(1), addresses: vec![], place: Place::default() };
+    let neighbours = TrackerMessage::Neighbours { swarm: swarm.clone(), peers: vec![info] };
+    machine.handle(Time::ZERO, PeerEvent::TrackerUp);
+    machine.handle(Time::ZERO, PeerEvent::Tracker(neighbours));
+    let all = ChunkSet::full(8);
+    let has_all = |from: NodeId| {
+        let (held, proof) = (Held::Some(all.clone()), Proof::Entries(entries(&swarm, &all)));
+        PeerEvent::Peer { from, message: PeerMessage::State { swarm: swarm.clone(), held, proof } }
+    };
+    // It called too and was faster.
+    machine.handle(Time::ZERO, PeerEvent::LinkUp(node(1)));
+    machine.handle(Time::ZERO, has_all(node(1)));
+    let first = asked(&mut machine).len();
+    assert!(first > 0);
+    (0..3).for_each(|_| machine.handle(Time::ZERO, PeerEvent::ConnectFailed(node(1))));
+    let snapshot = machine.snapshot();
+    assert_eq!((snapshot.links, snapshot.downloads), (1, first));
 }

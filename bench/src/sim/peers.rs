@@ -61,9 +61,11 @@ impl World {
         self.feed(from, PeerEvent::LinkUp(name));
     }
 
-    /// Whether a link that was made is still there.
+    /// Whether a link is still there; that it was made is taken for granted.
     pub(super) fn is_still_linked(&self, node: Number, other: Number) -> bool {
-        !self.lost_a_link || self.nodes[node as usize].linked.contains(&other)
+        let linked = || self.nodes[node as usize].linked.contains(&other);
+        debug_assert!(self.lost_a_link || linked(), "node {node} speaks without a link to {other}");
+        !self.lost_a_link || linked()
     }
 
     pub(super) fn disconnect(&mut self, node: Number, other: Number) {
@@ -146,7 +148,8 @@ impl World {
             }
             Admission::NotHeld => self.queue.after(back, Event::Refused(ticket, FetchOutcome::NotHeld)),
             Admission::Serve { want } => {
-                let value = self.check_served(sender, blob, chunk.index.0, want);
+                self.check_served(sender, blob, chunk.index.0, want);
+                let value = self.sent_value(sender, blob, chunk.index.0, want);
                 let (from, to) = (self.ports[sender as usize], self.ports[asker as usize]);
                 let bytes = self.image.len_of(blob, chunk.index.0);
                 let path = self.topology.between(&from, &to);
@@ -160,20 +163,25 @@ impl World {
         }
     }
 
-    /// No chunk is served that was not checked, and slots are kept. Says what is sent.
-    fn check_served(&mut self, sender: Number, blob: BlobId, chunk: u32, want: ChunkValue) -> ChunkValue {
+    /// What a node sends that says that it has the chunk.
+    fn sent_value(&self, sender: Number, blob: BlobId, chunk: u32, want: ChunkValue) -> ChunkValue {
         let node = &self.nodes[sender as usize];
-        let value = node.copies[blob].value(chunk, self.image.truth(blob, chunk));
-        if !lies(node.manner) && value != Some(want) {
+        if node.manner == Manner::SendsWrongBytes {
+            return self.image.lie(blob, chunk);
+        }
+        node.copies[blob].value(chunk, self.image.truth(blob, chunk)).unwrap_or(want)
+    }
+
+    /// No chunk is served that was not checked, and slots are kept.
+    fn check_served(&mut self, sender: Number, blob: BlobId, chunk: u32, want: ChunkValue) {
+        let node = &self.nodes[sender as usize];
+        let truth = self.image.truth(blob, chunk);
+        if !lies(node.manner) && node.copies[blob].value(chunk, truth) != Some(want) {
             self.meter.violation(format!("node {sender} served chunk {chunk} of blob {blob} unverified"));
         }
         if node.sending.len() >= self.tuning.peer.most_uploads() {
             self.meter.violation(format!("node {sender} sends more than its slots allow"));
         }
-        if node.manner == Manner::SendsWrongBytes {
-            return self.image.lie(blob, chunk);
-        }
-        value.unwrap_or(want)
     }
 
     fn stuck(&mut self, slot: usize) {
@@ -260,7 +268,7 @@ impl World {
         }
     }
 
-    /// Who sends is gone; whoever asked waits until it asks elsewhere.
+    /// Who sends is gone, and with it the list of what it sends; whoever asked waits until it asks elsewhere.
     pub(super) fn sender_died(&mut self, slot: usize) {
         if let Some(Transfer { stage: Stage::Flowing(flow), sender, asker, .. }) = self.transfers.get(slot) {
             let (flow, sender, asker) = (*flow, *sender, *asker);

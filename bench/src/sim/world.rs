@@ -48,7 +48,8 @@ pub(super) struct World {
     pub(super) cargo: Vec<Option<Cargo>>,
     pub(super) topology: Topology,
     pub(super) nodes: Vec<Node>,
-    /// Names and links of all nodes, close together: most events need one and nothing else of the node.
+    /// Names of all nodes and where they are attached, close together: most events need one of these and nothing else of
+    /// the node.
     pub(super) names: Vec<NodeId>,
     pub(super) ports: Vec<Port>,
     /// As long as no link was lost, whoever was linked is.

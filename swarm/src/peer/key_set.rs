@@ -4,7 +4,8 @@ use smallvec::SmallVec;
 
 use super::Key;
 
-/// In order. Those of a node that fetches a few blobs lie within the set itself: it changes with every message.
+/// Keys in order. Up to four, which is what a node mostly has, need no memory of their own, for the set changes with
+/// every message.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeySet(SmallVec<[Key; 4]>);
 

@@ -79,6 +79,9 @@ pub(super) struct Link {
     pace: f64,
 }
 
+// As the slab keeps it.
+const _: () = assert!(size_of::<Option<Link>>() == 64);
+
 impl Default for Link {
     fn default() -> Self {
         Self {
@@ -115,6 +118,7 @@ impl Link {
         self.waiting.get_or_insert_default().insert(key);
     }
 
+    /// The swarms that waited; it may be asked for more now.
     pub(super) fn take_waiting(&mut self) -> impl Iterator<Item = Key> + use<> {
         self.waiting.take().into_iter().flat_map(|waiting| *waiting)
     }

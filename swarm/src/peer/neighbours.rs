@@ -112,7 +112,10 @@ impl PeerMachine {
     }
 
     pub(super) fn connect_failed(&mut self, node: NodeId) {
-        self.try_again(node);
+        // The other side may have been faster.
+        if self.links.get(&node).is_some_and(|link| link.state == LinkState::Connecting) {
+            self.try_again(node);
+        }
     }
 
     /// What a neighbour has is not known any more; it stays a neighbour.

@@ -40,18 +40,18 @@ impl Timers {
 
     pub(super) fn remove(&mut self, at: Time, timer: Timer) {
         self.timers.remove(&(at, timer));
-        self.look();
+        self.note_first();
     }
 
     /// Takes the first timer, if its moment has come.
     pub(super) fn pop_until(&mut self, now: Time) -> Option<Timer> {
         self.first.filter(|first| *first <= now)?;
         let (_, timer) = self.timers.pop_first()?;
-        self.look();
+        self.note_first();
         Some(timer)
     }
 
-    fn look(&mut self) {
+    fn note_first(&mut self) {
         self.first = self.timers.first().map(|(at, _)| *at);
     }
 }
@@ -63,17 +63,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_moment_is_that_of_the_first_timer() {
-        let at = |millis| Time::from(Duration::from_millis(millis));
-        let mut timers = Timers::default();
-        assert_eq!((timers.first(), timers.pop_until(at(100))), (None, None));
-        for (millis, key) in [(5, 1), (3, 2), (3, 1), (9, 1)] {
-            timers.insert(at(millis), Timer::Flush(key));
+    fn they_come_in_order_and_the_first_moment_is_that_of_the_first() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let (mut timers, mut reference) = (Timers::default(), BTreeSet::new());
+        for _ in 0..1000 {
+            let (at, timer) = (Time::from(Duration::from_millis(rng.u64(..9))), Timer::Flush(rng.u32(..3)));
+            match rng.u8(..3) {
+                0 => {
+                    timers.insert(at, timer);
+                    reference.insert((at, timer));
+                }
+                1 => {
+                    timers.remove(at, timer);
+                    reference.remove(&(at, timer));
+                }
+                _ => {
+                    let due = reference.first().copied().filter(|(first, _)| *first <= at);
+                    reference.retain(|timer| due != Some(*timer));
+                    assert_eq!(timers.pop_until(at), due.map(|(_, timer)| timer));
+                }
+            }
+            assert_eq!(timers.first(), reference.first().map(|(at, _)| *at));
         }
-        timers.remove(at(3), Timer::Flush(1));
-        assert_eq!((timers.first(), timers.pop_until(at(2))), (Some(at(3)), None));
-        timers.remove(at(3), Timer::Flush(2));
-        assert_eq!((timers.first(), timers.pop_until(at(5))), (Some(at(5)), Some(Timer::Flush(1))));
-        assert_eq!((timers.first(), timers.pop_until(at(8))), (Some(at(9)), None));
     }
 }

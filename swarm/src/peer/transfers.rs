@@ -35,6 +35,7 @@ pub(super) struct Request {
     pub(super) key: Key,
     pub(super) chunk: u32,
     pub(super) from: NodeId,
+    /// The place of its link, which is not removed while anything is asked of it.
     link: LinkKey,
     pub(super) since: Time,
     pub(super) len: u64,
@@ -52,7 +53,7 @@ impl PeerMachine {
         let Choice { key, chunk, from, twice } = choice;
         let Some(swarm) = self.swarms.get_mut(&key) else { return };
         let Some(neighbour) = swarm.neighbours.get(&from) else { return };
-        let (claim, place) = (neighbour.claim(chunk), neighbour.link);
+        let (claim, link) = (neighbour.claim(chunk), neighbour.link);
         let Some(want) = swarm.evidence.value(chunk, claim) else { return };
         let request = self.next_request;
         self.next_request += 1;
@@ -61,12 +62,12 @@ impl PeerMachine {
         swarm.asked.entry(chunk).or_default().push(request);
         let len = swarm.layout.len_of(ChunkIndex(chunk));
         let swarm = swarm.id.clone();
-        if let Some(link) = self.links.at_mut(place) {
+        if let Some(link) = self.links.at_mut(link) {
             link.requests += 1;
         }
         let look_at = self.now + self.overdue_after(len);
         let since = self.now;
-        let asked = Request { key, chunk, from, link: place, since, len, want, claim, look_at, twice };
+        let asked = Request { key, chunk, from, link, since, len, want, claim, look_at, twice };
         self.requests.insert(request, asked);
         self.look_at = Some(self.look_at.map_or(look_at, |known| known.min(look_at)));
         if twice {
@@ -82,8 +83,8 @@ impl PeerMachine {
 
     /// When a request is waited for no longer: large chunks over slow lines take minutes.
     fn given_up_after(&self, link: LinkKey, len: u64) -> Duration {
-        let link = self.links.at(link).map_or(0.0, Link::pace);
-        let pace = self.pace.median().max(link);
+        let own = self.links.at(link).map_or(0.0, Link::pace);
+        let pace = self.pace.median().max(own);
         let longest = (GIVEN_UP * pace).max(1.0 / SLOWEST);
         Duration::from_secs_f64((longest * as_f64(len)).clamp(0.0, 3600.0)).max(self.config.hedge_after.1)
     }
@@ -93,7 +94,9 @@ impl PeerMachine {
         let request = self.requests.remove(&number)?;
         if let Some(link) = self.links.at_mut(request.link) {
             link.requests = link.requests.saturating_sub(1);
-            self.ready.extend(link.take_waiting());
+            // Some may have been left meanwhile.
+            let waiting = link.take_waiting().filter(|key| self.swarms.contains_key(key));
+            self.ready.extend(waiting);
         }
         if let Some(swarm) = self.swarms.get_mut(&request.key)
             && let Some(asked) = swarm.asked.get_mut(&request.chunk)

@@ -35,7 +35,8 @@ const OFFERED: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
     to: Vec<NodeId>,
-    /// Who was told BUSY and not yet that a slot is free, the first first; and whether it stands in another zone.
+    /// Who was told BUSY and not yet that a slot is free, the first first; and whether it stood in another zone, as far as
+    /// was known when it asked last.
     turned_away: VecDeque<(NodeId, bool)>,
 }
 
@@ -45,9 +46,11 @@ impl Uploads {
     }
 
     fn turn_away(&mut self, node: NodeId, far: bool) {
-        let known = self.turned_away.iter().any(|(other, _)| *other == node);
-        if !known && self.turned_away.len() < TURNED_AWAY {
-            self.turned_away.push_back((node, far));
+        let room = self.turned_away.len() < TURNED_AWAY;
+        match self.turned_away.iter_mut().find(|(other, _)| *other == node) {
+            Some((_, known)) => *known = far,
+            None if room => self.turned_away.push_back((node, far)),
+            None => {}
         }
     }
 }
