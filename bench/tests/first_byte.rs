@@ -1,6 +1,6 @@
 //! When clients get their first byte: as from real nodes.
 // Tests may fail loudly.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod simulation;
 
