@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytesize::ByteSize;
 
+use super::html::seconds;
 use super::model::{Mode, Report};
 
 const HEADINGS: [&str; 13] = [
@@ -17,7 +18,7 @@ const HEADINGS: [&str; 13] = [
     "FIRST BYTE",
     "ORIGIN",
     "GETS",
-    "ZONES",
+    "BETWEEN ZONES",
     "CPU/GIB",
     "BUSY",
 ];
@@ -64,9 +65,9 @@ pub(crate) fn write_table<const COLUMNS: usize>(
 
 fn row(mode: &Mode) -> [String; 13] {
     // Who was given up may have needed any longer time.
-    let seconds = |seconds: f64| {
-        let more = if mode.unfinished > 0 && seconds >= mode.last_s { "> " } else { "" };
-        format!("{more}{seconds:.1} s")
+    let time = |time: f64| {
+        let more = if mode.unfinished > 0 && time >= mode.last_s { "> " } else { "" };
+        format!("{more}{}", seconds(time))
     };
     let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
     [
@@ -75,12 +76,12 @@ fn row(mode: &Mode) -> [String; 13] {
             0 => mode.nodes.to_string(),
             unfinished => format!("{} ({unfinished} unfinished)", mode.nodes),
         },
-        seconds(mode.last_s),
-        seconds(mode.p50_s),
-        seconds(mode.p99_s),
-        format!("{:.1} s", mode.bound_s),
+        time(mode.last_s),
+        time(mode.p50_s),
+        time(mode.p99_s),
+        seconds(mode.bound_s),
         or_none(mode.ratio.map(|ratio| format!("{ratio:.2} x"))),
-        or_none(mode.first_byte_last_s.map(|first| format!("{first:.2} s"))),
+        or_none(mode.first_byte_last_s.map(seconds)),
         ByteSize::b(mode.origin_bytes).to_string(),
         mode.origin_gets.to_string(),
         ByteSize::b(mode.cross_zone_bytes).to_string(),

@@ -122,7 +122,7 @@ impl fmt::Display for Report {
         if let Some(origin) = &self.origin {
             writeln!(
                 f,
-                "By the origin's own count: {} manifest GETs, {} ranged blob GETs.",
+                "GETs by the origin's own count: {} of manifests, {} of blobs, ranged.",
                 origin.manifest_gets, origin.blob_gets
             )?;
         }

@@ -4,6 +4,8 @@
 //! A recorder logs every change of the folder and every sync. From one log, the folder is rebuilt as it could
 //! be after a loss of power at many points: what was synced is there; of what was not, any 4 KiB pages.
 
+#![allow(clippy::cast_possible_truncation)]
+
 mod complete;
 mod failures;
 mod recorder;

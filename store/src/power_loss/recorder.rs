@@ -1,5 +1,4 @@
 //! Logs every change of the folder, and rebuilds the folder as it may be after a loss of power.
-#![allow(clippy::cast_possible_truncation)]
 
 use std::collections::HashMap;
 use std::io;

@@ -1,5 +1,4 @@
 //! Blobs that are written.
-#![allow(clippy::cast_possible_truncation)]
 
 use bytes::Bytes;
 use shoal_proto::{Algorithm, ChunkIndex, SwarmId, VerifiedChunk};
