@@ -28,6 +28,15 @@ fn just_complete(store: &Store) -> Sample {
     sample
 }
 
+/// The store as it may be if the power is lost now, and its folder.
+fn after_a_loss_of_power(recorder: &Recorder) -> (tempfile::TempDir, Store) {
+    let after = tempfile::tempdir().unwrap();
+    let log = lock(&recorder.log).clone();
+    rebuild(&log, after.path(), &mut fastrand::Rng::with_seed(1));
+    let store = Store::open(StoreConfig::new(after.path())).unwrap();
+    (after, store)
+}
+
 #[test]
 fn a_blob_is_complete_before_it_is_durable_and_durable_after_a_flush() {
     let recorder = Arc::new(Recorder::default());
@@ -35,10 +44,7 @@ fn a_blob_is_complete_before_it_is_durable_and_durable_after_a_flush() {
     let store = open_recorded(dir.path(), &recorder);
     let sample = just_complete(&store);
     store.flush().unwrap();
-    let after = tempfile::tempdir().unwrap();
-    let log = lock(&recorder.log).clone();
-    rebuild(&log, after.path(), &mut fastrand::Rng::with_seed(1));
-    let store = Store::open(StoreConfig::new(after.path())).unwrap();
+    let (_folder, store) = after_a_loss_of_power(&recorder);
     assert_eq!(store.attestation(&sample.swarm.digest).unwrap().unwrap(), b"attested");
     assert_eq!(sample.claimed(&store).unwrap(), [0, 1]);
 }
@@ -50,10 +56,7 @@ fn a_pin_is_durable_with_the_blob_that_it_keeps() {
     let store = open_recorded(dir.path(), &recorder);
     let sample = just_complete(&store);
     store.pin(&sample.swarm.digest).unwrap();
-    let after = tempfile::tempdir().unwrap();
-    let log = lock(&recorder.log).clone();
-    rebuild(&log, after.path(), &mut fastrand::Rng::with_seed(1));
-    let store = Store::open(StoreConfig::new(after.path())).unwrap();
+    let (_folder, store) = after_a_loss_of_power(&recorder);
     assert_eq!(sample.claimed(&store).unwrap(), [0, 1]);
     assert!(store.complete(&sample.swarm.digest).is_some());
     assert_eq!(store.evict(u64::MAX), [], "it is pinned");
