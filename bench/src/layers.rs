@@ -103,7 +103,14 @@ impl fmt::Display for Layers {
 
 /// A size that is read back as the same number of bytes.
 pub(crate) fn exact(size: ByteSize) -> String {
-    let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let units = [
+        (1u64 << 30, "GiB"),
+        (1_000_000_000, "GB"),
+        (1 << 20, "MiB"),
+        (1_000_000, "MB"),
+        (1 << 10, "KiB"),
+        (1000, "kB"),
+    ];
     let unit = units.iter().find(|(bytes, _)| size.0 >= *bytes && size.0.is_multiple_of(*bytes));
     unit.map_or_else(|| format!("{}B", size.0), |(bytes, name)| format!("{}{name}", size.0 / bytes))
 }
@@ -125,6 +132,11 @@ mod tests {
         assert_eq!(sizes("2x300KiB"), [300 << 10; 2]);
         assert_eq!(sizes("1GiB,3KiB"), [1 << 30, 3 << 10]);
         assert_eq!(sizes("3x1KiB..4KiB"), [1024, 2048, 4096]);
+        let exactly = |text: &str| exact(text.parse().unwrap());
+        assert_eq!(
+            ["16MB", "16MiB", "1.5GiB", "2GB", "999B"].map(exactly),
+            ["16MB", "16MiB", "1536MiB", "2GB", "999B"]
+        );
         let range = sizes("40x50KiB..4MiB");
         assert_eq!((range.len(), range[0], range[39]), (40, 50 << 10, 4 << 20));
         assert!(range.is_sorted());

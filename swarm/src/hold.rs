@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// A body that will be complete within this is held until its digest matched.
-const HOLD: Duration = Duration::from_secs(10);
+pub const HOLD: Duration = Duration::from_secs(10);
 /// Before this the pace of a download says nothing.
 const PACE_AFTER: Duration = Duration::from_secs(1);
 /// The hold ends by time too, so it is looked at again so often.

@@ -12,7 +12,7 @@ use super::measure::{Bench, Measured};
 use super::scenario::Images;
 use super::upstream::Upstream;
 use crate::WarmMemory;
-use crate::report::{Kind, Mode, Report};
+use crate::report::{Kind, Mode, Report, debug_build};
 use crate::rig::folder::Folder;
 use crate::rig::image::{Image, LayerMaker};
 use crate::rig::interrupt::until_told;
@@ -88,7 +88,12 @@ async fn measure(arguments: &ClusterArguments, plan: Plan) -> Result<Report> {
         command: String::new(),
         settings: arguments.settings(&plan, &images.cold),
         facts: facts(&goodput),
-        notes: problem.into_iter().chain(too_busy(&modes)).chain(often_busy(&modes)).collect(),
+        notes: debug_build()
+            .into_iter()
+            .chain(problem)
+            .chain(too_busy(&modes))
+            .chain(often_busy(&modes))
+            .collect(),
         broken,
         modes,
     })

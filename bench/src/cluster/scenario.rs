@@ -23,7 +23,7 @@ pub(super) enum ModeName {
     ShoalWarm,
     /// Every node has the image before, which shares 90 % of the bytes
     ShoalRolling,
-    /// Nodes come one after the other
+    /// Nodes come one after the other, over the time that one alone would need
     ShoalStaggered,
     /// One node comes when the others are half done
     ShoalLate,

@@ -14,6 +14,7 @@ use super::node::{HOLDER, MEASURED, Node};
 use super::prepare::Kept;
 use super::report::{FullRead, LazyReport, LazyResult, Readiness, aims};
 use crate::rate::Rate;
+use crate::report::debug_build;
 use crate::rig::client::Pull;
 use crate::rig::folder::Folder;
 use crate::rig::image::Image;
@@ -43,7 +44,7 @@ async fn measure(arguments: &LazyArguments) -> Result<LazyReport> {
     let subjects = subjects(arguments, &progress).await?;
     let name = RunName::new()?;
     let folder = Folder::make(name.folder())?;
-    let (mut results, mut notes) = (Vec::new(), Vec::new());
+    let (mut results, mut notes) = (Vec::new(), Vec::from_iter(debug_build()));
     for link in &arguments.links {
         let (found, problem) = over(*link, arguments, &subjects, &name, &folder, &progress).await?;
         results.extend(found);

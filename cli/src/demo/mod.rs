@@ -85,13 +85,15 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         )
     });
     let pulls: Vec<_> = pulls.collect();
-    let mut nodes = Vec::new();
-    for (node, pull) in cluster.nodes().iter().zip(pulls) {
-        let pulled = pull.await.context("a pull panicked")?;
-        let status = node.status().await?;
-        nodes.push(NodeReport::new(node.name.clone(), pulled, &status));
+    let mut pulled = Vec::new();
+    for pull in pulls {
+        pulled.push(pull.await.context("a pull panicked")?);
     }
     let elapsed = started.elapsed();
+    let mut nodes = Vec::new();
+    for (node, pulled) in cluster.nodes().iter().zip(pulled) {
+        nodes.push(NodeReport::new(node.name.clone(), pulled, &node.status().await?));
+    }
     let report = Report::new(image.to_string(), nodes, elapsed, origin.as_ref().map(Origin::log));
     if arguments.json {
         crate::output::line(&serde_json::to_string_pretty(&report)?)?;

@@ -111,7 +111,7 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "\n{} node{} got {} each in {:.1} s; the origin sent {}: {:.3} x the image.",
+            "\n{} node{} got {} each, the last after {:.1} s; the origin sent {}: {:.3} x the image.",
             self.nodes.len(),
             if self.nodes.len() == 1 { "" } else { "s" },
             size(self.image_bytes),

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use shoal_swarm::hold::HOLD;
+
 use super::text::{escape, seconds, size};
 use super::{bars, completion, figures, traffic};
 use crate::report::compare::{Change, Direction};
@@ -12,6 +14,8 @@ const STYLE: &str = include_str!("style.css");
 const MAIN: &str = "shoal";
 /// What Shoal is compared with first.
 const WITHOUT: &str = "direct";
+/// The other mode without Shoal.
+const CACHE: &str = "cache";
 
 pub(in crate::report) fn page(report: &Report, changes: &[Change]) -> String {
     let (kind, reading) = match report.kind {
@@ -36,8 +40,8 @@ pub(in crate::report) fn page(report: &Report, changes: &[Change]) -> String {
         ),
         section(
             "Where the bytes came from",
-            "What the origin had sent, and what all nodes together had from each other, or from the cache. Counted on the \
-             links.",
+            "What the origin had sent, and what all nodes together had from each other, or from the cache. Plots whose \
+             modes took about as long have the same scales.",
             &traffic::figures(&report.modes),
         ),
         section("All figures", "", &figures::table(&report.modes)),
@@ -96,7 +100,11 @@ fn tiles(mode: &Mode, modes: &[Mode]) -> String {
         ));
     }
     if let Some(first) = mode.first_byte_last_s {
-        tiles.push((seconds(first), "until every client had its first byte of a layer".to_owned()));
+        let is_shoal = ![WITHOUT, CACHE].contains(&mode.name.as_str());
+        let held = is_shoal && mode.last_s < HOLD.as_secs_f64();
+        let short =
+            if held { ": a layer this short comes when it is whole and its digest matched" } else { "" };
+        tiles.push((seconds(first), format!("until every client had its first byte of a layer{short}")));
     }
     if let Some(cpu) = mode.cpu_s_per_gib {
         tiles.push((format!("{cpu:.1} s"), "of CPU for each GiB delivered, all of Shoal".to_owned()));
