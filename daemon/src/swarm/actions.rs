@@ -210,14 +210,22 @@ impl Driver {
 
     pub(super) fn verified(&mut self, signed: SignedAttestation, open: bool) {
         let swarm = signed.attestation.swarm.clone();
+        // What the store lost since the digest matched was told before anybody here knew the blob to be complete.
+        let Some(known) = self.parts.store.complete(&swarm.digest) else {
+            return self.fail(&swarm, Failure::Store("it was removed as soon as it was complete".into()));
+        };
+        let lost: Vec<ChunkIndex> = known.held.missing_from(ChunkIndex(0)).collect();
         self.complete.entry(swarm.digest).or_default().insert(swarm.clone());
         if let Some(blob) = self.blobs.remove(&swarm) {
             blob.end(Phase::Complete);
         }
         if open {
-            self.feed(PeerEvent::Shareable { swarm });
+            self.feed(PeerEvent::Shareable { swarm: swarm.clone() });
         }
         self.feed(PeerEvent::Verified(signed));
+        if !lost.is_empty() {
+            self.feed(PeerEvent::Lost { swarm, chunks: lost });
+        }
     }
 
     /// The bytes of the old round are worth nothing; the blob starts anew.

@@ -2,6 +2,8 @@
 
 mod actions;
 mod driver;
+#[cfg(test)]
+mod early_losses;
 mod fetch;
 mod finish;
 mod inbox;
