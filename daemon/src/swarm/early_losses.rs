@@ -132,7 +132,7 @@ async fn a_blob_that_went_before_it_was_said_to_be_complete_is_not_served() {
 }
 
 #[tokio::test]
-async fn a_chunk_that_went_before_the_blob_was_said_to_be_complete_is_not_announced() {
+async fn a_chunk_that_went_before_the_blob_was_said_to_be_complete_is_taken_back() {
     let mut case = Case::new();
     let file = std::fs::read_dir(case.store.dir().join("blobs")).unwrap().next().unwrap().unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(file.path()).unwrap();

@@ -14,6 +14,9 @@ pub(super) struct Frame {
     pub max_y: f64,
 }
 
+/// What is so many times smaller than something else would be squeezed beside it, and has a scale of its own.
+pub(super) const TOO_WIDE: f64 = 4.0;
+
 /// About so many lines help to read a value.
 const TICKS: f64 = 5.0;
 

@@ -2,14 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::axis::Frame;
+use super::axis::{Frame, TOO_WIDE};
 use super::text::{colour, escape, seconds};
 use crate::report::model::Mode;
 
 /// A curve of thousands of nodes is drawn with so many points.
 const POINTS: usize = 300;
-/// With one mode so many times as slow as another, the fast ones get a plot of their own.
-const TOO_WIDE: f64 = 4.0;
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 330.0;
 

@@ -2,16 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::axis::{Frame, byte_unit};
+use super::axis::{Frame, TOO_WIDE, byte_unit};
 use super::text::{escape, size};
 use crate::report::model::{Mode, Sample};
 
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 220.0;
 const POINTS: usize = 200;
-/// With one mode so many times as long, or with so many times the bytes, as another, the smaller ones have a scale of
-/// their own.
-const TOO_WIDE: f64 = 4.0;
 /// The part of all bytes below which they are what any network says to itself.
 const WORTH_TELLING: f64 = 0.001;
 
