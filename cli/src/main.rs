@@ -44,6 +44,9 @@ enum Command {
     /// Serve the files of a mount (started by `shoal mount`)
     #[command(hide = true)]
     FsImage(fs::image::ImageArguments),
+    /// Mount a layer's files (started by both of them)
+    #[command(hide = true)]
+    FsErofs(fs::erofs::ErofsArguments),
     /// Show what a node holds, whom it talks to, and where its bytes came from
     Status(status::StatusArguments),
     /// Show what the index of a layer holds, or would hold
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Fs(arguments) => fs::service::run(arguments),
         Command::FsSnapshots(arguments) => fs::snapshots::run(arguments),
         Command::FsImage(arguments) => fs::image::run(arguments),
+        Command::FsErofs(arguments) => fs::erofs::run(arguments),
         Command::Mount(arguments) => mount::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Index(arguments) => index::run(arguments),

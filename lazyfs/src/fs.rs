@@ -17,6 +17,8 @@ pub use read::FileRead;
 
 /// The name of the empty folder.
 pub const EMPTY: &str = "e";
+/// After a slot's number: the name of its layer's tar, which is not listed.
+pub const TAR_SUFFIX: &str = ".tar";
 /// What overlayfs looks for in a folder that hides those below it.
 const OPAQUE: (&[u8], &[u8]) = (b"trusted.overlay.opaque", b"y");
 /// Numbers of slots, none of which is given out twice: fifty new layers an hour for two years.
@@ -29,6 +31,16 @@ pub struct Ino(pub u64);
 impl Ino {
     pub const ROOT: Self = Self(1);
     const EMPTY: Self = Self(2);
+    /// The tar of slot 0; those of the others follow. Far beyond all nodes.
+    const TARS: u64 = 1 << 62;
+
+    fn tar(slot: SlotNumber) -> Self {
+        Self(Self::TARS + u64::from(slot.0))
+    }
+
+    fn tars_slot(self) -> Option<SlotNumber> {
+        Some(SlotNumber(u32::try_from(self.0.checked_sub(Self::TARS)?).ok()?))
+    }
 
     fn new(slot: SlotNumber, node: NodeIndex) -> Self {
         Self((u64::from(slot.0) + 1) * MAX_ENTRIES as u64 + u64::from(node.0))
@@ -108,14 +120,7 @@ impl LazyFs {
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Attr>, FsError> {
         match parent {
             Ino::ROOT if name == EMPTY.as_bytes() => Ok(Some(Attr::folder(Ino::EMPTY))),
-            Ino::ROOT => {
-                let number = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
-                let slot = SlotNumber(number.ok_or(FsError::NotFound)?);
-                // Only as it is listed: not `01`.
-                let canonical = slot.0.to_string().as_bytes() == name;
-                let placed = self.slot(slot).filter(|_| canonical).ok_or(FsError::NotFound)?;
-                attr_of(&placed, slot, placed.tree().root()).map(Some)
-            }
+            Ino::ROOT => self.lookup_slot(name).map(Some),
             Ino::EMPTY => Ok(None),
             _ => {
                 let (placed, slot, dir) = self.find(parent)?;
@@ -125,10 +130,28 @@ impl LazyFs {
         }
     }
 
+    fn lookup_slot(&self, name: &[u8]) -> Result<Attr, FsError> {
+        let tars_number = name.strip_suffix(TAR_SUFFIX.as_bytes());
+        let number = tars_number.unwrap_or(name);
+        let parsed = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
+        let slot = SlotNumber(parsed.ok_or(FsError::NotFound)?);
+        // Only as it is listed: not `01`.
+        let canonical = slot.0.to_string().as_bytes() == number;
+        let placed = self.slot(slot).filter(|_| canonical).ok_or(FsError::NotFound)?;
+        match tars_number {
+            Some(_) => Ok(tar_attr(&placed, slot)),
+            None => attr_of(&placed, slot, placed.tree().root()),
+        }
+    }
+
     pub fn attr(&self, ino: Ino) -> Result<Attr, FsError> {
         match ino {
             Ino::ROOT | Ino::EMPTY => Ok(Attr::folder(ino)),
             _ => {
+                if let Some(slot) = ino.tars_slot() {
+                    let placed = self.slot(slot).ok_or(FsError::NotFound)?;
+                    return Ok(tar_attr(&placed, slot));
+                }
                 let (placed, slot, node) = self.find(ino)?;
                 attr_of(&placed, slot, node)
             }
@@ -181,7 +204,7 @@ impl LazyFs {
         let (placed, _, index) = self.find(ino).map_err(|_| FsError::NoAttribute)?;
         let node = node(&placed, index)?;
         if name == OPAQUE.0 {
-            return if is_opaque(node) { Ok(OPAQUE.1.into()) } else { Err(FsError::NoAttribute) };
+            return opaque_attribute(node).map(|(_, value)| value.into()).ok_or(FsError::NoAttribute);
         }
         let xattrs = placed.xattrs(index, node);
         let at = xattrs.binary_search_by(|(known, _)| (**known).cmp(name));
@@ -197,12 +220,16 @@ impl LazyFs {
         let (placed, _, index) = self.find(ino)?;
         let node = node(&placed, index)?;
         let own = placed.xattrs(index, node).iter().map(|(name, _)| &**name);
-        let opaque = is_opaque(node).then_some(OPAQUE.0);
+        let opaque = opaque_attribute(node).map(|(name, _)| name);
         Ok(own.chain(opaque).flat_map(|name| name.iter().copied().chain([0])).collect())
     }
 
     /// A read of a file's bytes, of which those beyond its end are left out.
     pub fn read(&self, ino: Ino, offset: u64, len: usize) -> Result<FileRead, FsError> {
+        if let Some(slot) = ino.tars_slot() {
+            let placed = self.slot(slot).ok_or(FsError::NotFound)?;
+            return Ok(FileRead::of_tar(&placed, offset, len));
+        }
         let (placed, _, index) = self.find(ino)?;
         match &node(&placed, index)?.kind {
             Kind::File { size, extents } => {
@@ -266,12 +293,17 @@ fn attr_of(placed: &PlacedLayer, slot: SlotNumber, index: NodeIndex) -> Result<A
     Ok(Attr::new(Ino::new(slot, index), node, placed.meta(index, node)))
 }
 
+fn tar_attr(placed: &PlacedLayer, slot: SlotNumber) -> Attr {
+    Attr::tar(Ino::tar(slot), placed.layer().index().spans.tar_size())
+}
+
 fn node(placed: &PlacedLayer, index: NodeIndex) -> Result<&Node, FsError> {
     placed.tree().node(index).ok_or(FsError::NotFound)
 }
 
-fn is_opaque(node: &Node) -> bool {
-    matches!(node.kind, Kind::Dir { opaque: true, .. })
+/// The attribute that an opaque folder has for overlayfs.
+pub(crate) fn opaque_attribute(node: &Node) -> Option<(&'static [u8], &'static [u8])> {
+    matches!(node.kind, Kind::Dir { opaque: true, .. }).then_some(OPAQUE)
 }
 
 fn position(offset: u64) -> usize {

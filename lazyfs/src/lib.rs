@@ -3,14 +3,17 @@
 
 pub mod build;
 pub mod chain;
+pub mod erofs;
 pub mod fill;
 pub mod fs;
 pub mod fuse;
 pub mod images;
 pub mod index;
 mod inflate;
+pub mod layer_folders;
 pub mod link;
 mod lock;
+pub mod mountinfo;
 pub mod overlay;
 pub mod snapshots;
 pub mod source;

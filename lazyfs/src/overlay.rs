@@ -23,7 +23,8 @@ pub enum OverlayError {
 /// Shows folders over each other at `at`, to be read only. The lowest comes first. It is for looking at: set-id bits
 /// and devices of an image that nobody vouched for must not count on this machine.
 pub fn mount(lowest_first: &[PathBuf], at: &Path) -> Result<(), OverlayError> {
-    let mut options = b"lowerdir=".to_vec();
+    // Folders of several filesystems have numbers of inodes as if they were of one.
+    let mut options = b"xino=on,lowerdir=".to_vec();
     for (number, folder) in lowest_first.iter().rev().enumerate() {
         let path = folder.as_os_str().as_bytes();
         if path.iter().any(|byte| matches!(byte, b':' | b',' | b'\\')) {

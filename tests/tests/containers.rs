@@ -449,7 +449,7 @@ async fn with_systemd_to_keep_the_mount_a_container_outlasts_every_process_of_it
     assert!(reader.sum("/layer1/file2").await.starts_with(&sha256(&content(&image, 1, "layer1/file2"))));
     // As `systemctl restart` does it.
     fs.stop().await;
-    assert_eq!(fs.mounts().len(), 2, "the mount, and the container on it: {:?}", fs.mounts());
+    assert_eq!(fs.mounts().len(), 4, "the mount, two layers, and the container on them: {:?}", fs.mounts());
     fs.start_again().await;
     assert!(reader.sum("/layer1/file3").await.starts_with(&sha256(&content(&image, 1, "layer1/file3"))));
     reader.end().await;

@@ -10,15 +10,17 @@ use anyhow::Context;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
 use shoal_lazyfs::fill::{FillRate, Pace, fill};
+use shoal_lazyfs::fs::SlotNumber;
 use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
+use shoal_lazyfs::layer_folders::LayerFolders;
 use shoal_lazyfs::link::{Authorization, Link, Served};
 use shoal_lazyfs::source::{ClaimedIndex, LayerSource};
 use shoal_lazyfs::span_cache::Patience;
 use shoal_proto::Digest;
 use tokio::sync::oneshot;
 
-use super::{AUTHORIZATION, LayoutSource, device, index, outlast_signals};
+use super::{AUTHORIZATION, Driver, LayoutSource, device, index, outlast_signals};
 use crate::log::{self, LogFormat};
 use crate::mount::scratch;
 use crate::serve;
@@ -46,6 +48,9 @@ pub(crate) struct ImageArguments {
     /// Read all of it in the background
     #[arg(long)]
     pub eager: bool,
+    /// What shows the files of layers
+    #[arg(long, value_enum, default_value_t)]
+    pub driver: Driver,
     #[arg(long, value_enum, default_value_t)]
     pub log: LogFormat,
     /// Layers to show, each over those before it
@@ -88,8 +93,7 @@ async fn serve(arguments: ImageArguments, device: Device) -> anyhow::Result<Exit
     }
     let slots = images.add(&arguments.layers).await?;
     let served = FuseMount::serve(images.fs().clone(), &device).context("cannot serve the mount")?;
-    let names: Vec<_> = slots.iter().map(|slot| slot.0.to_string()).collect();
-    writeln!(stdout(), "{}", names.join(" "))?;
+    writeln!(stdout(), "{}", folders(&arguments, &images, &slots).await?.join(" "))?;
     if arguments.eager {
         let layers = images.layers(&slots);
         tokio::spawn(async move { fill(layers, Pace::EAGER, &FillRate::default()).await });
@@ -112,6 +116,23 @@ async fn serve(arguments: ImageArguments, device: Device) -> anyhow::Result<Exit
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the layers are, in the folder of the process that mounts.
+async fn folders(
+    arguments: &ImageArguments,
+    images: &Images,
+    slots: &[SlotNumber],
+) -> anyhow::Result<Vec<String>> {
+    let [fuse, erofs, kept] =
+        [scratch::LAYERS, scratch::EROFS, "images"].map(|name| arguments.scratch.join(name));
+    let folders = LayerFolders::open(images.fs().clone(), fuse, erofs, kept, arguments.driver.mounter())?;
+    folders.mount(slots.iter().copied()).await;
+    let within = |slot: &SlotNumber| {
+        let folder = folders.folder(*slot);
+        Ok(folder.strip_prefix(&arguments.scratch)?.display().to_string())
+    };
+    slots.iter().map(within).collect()
 }
 
 /// Returns when the process that started this one cannot unmount any more. It holds the other end of the standard output

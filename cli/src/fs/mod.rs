@@ -2,6 +2,7 @@
 //! mount` for an image. Another one, its child, serves the files and may die: the next one goes on where it was, and
 //! readers only wait. So nothing in a process that keeps a mount may look into it: it would wait for its own child.
 
+pub(crate) mod erofs;
 pub(crate) mod image;
 mod index;
 mod keeper;
@@ -17,6 +18,7 @@ use anyhow::Context;
 use shoal_lazyfs::fuse::Device;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub(crate) use erofs::Driver;
 pub(crate) use index::argument as index_argument;
 pub(crate) use keeper::Keeper;
 pub(crate) use layout::LayoutSource;

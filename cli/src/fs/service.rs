@@ -14,17 +14,19 @@ use anyhow::{Context, bail, ensure};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use shoal_lazyfs::fuse::Device;
-use shoal_lazyfs::overlay;
 use shoal_lazyfs::snapshots::{Fill, Pattern, Places, Policy};
+use shoal_lazyfs::{mountinfo, overlay};
 
-use super::Keeper;
 use super::systemd::{Systemd, inherited};
+use super::{Driver, Keeper};
 use crate::log::{self, LogFormat};
 use crate::serve::{self, Stop};
 
 /// Below the mount folder: where the filesystem is mounted, with a short name for overlayfs.
 const LAYERS: &str = "l";
-/// Beside it: the kernel's INIT, for a process of another life that gets the mount from systemd.
+/// Beside it: where layers are mounted on EROFS.
+const EROFS: &str = "x";
+/// Beside both: the kernel's INIT, for a process of another life that gets the mount from systemd.
 const INIT_FILE: &str = "init";
 
 #[derive(Debug, Args)]
@@ -63,6 +65,9 @@ pub(crate) struct FsArguments {
     /// How fast, at most: bytes of layers a second, compressed, of all images together. Without it as fast as they come
     #[arg(long, value_name = "SIZE", default_value = "0B", hide_default_value = true)]
     fill_rate: ByteSize,
+    /// What shows the files of layers
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) driver: Driver,
     #[arg(long, value_enum, default_value_t)]
     pub(super) log: LogFormat,
 }
@@ -79,7 +84,8 @@ enum FillTime {
 
 impl FsArguments {
     pub(super) fn places(&self) -> Places {
-        Places { state: self.state.clone(), mount: self.mount.join(LAYERS) }
+        let (mount, erofs) = (self.mount.join(LAYERS), self.mount.join(EROFS));
+        Places { state: self.state.clone(), mount, erofs }
     }
 
     pub(super) fn policy(&self) -> Policy {
@@ -154,9 +160,7 @@ async fn keep(arguments: &FsArguments) -> anyhow::Result<ExitCode> {
         // The mount waits there for the next process, and so do its readers.
         return Ok(ExitCode::SUCCESS);
     }
-    if !overlay::unmount(&at).with_context(|| format!("cannot unmount {}", at.display()))? {
-        tracing::debug!("the mount itself is in use");
-    }
+    leave(&at, false)?;
     tracing::info!("waiting for the last container, or a second signal");
     tokio::select! {
         () = stop.told() => {}
@@ -176,9 +180,7 @@ fn device(at: &Path, arguments: &FsArguments, systemd: Option<&Systemd>) -> anyh
         return Ok(Device::from_parts(descriptor, init));
     }
     // What a process left that was killed: nobody answers there any more.
-    while is_mounted(at)? {
-        overlay::unmount(at).with_context(|| format!("cannot unmount {}", at.display()))?;
-    }
+    leave(at, false)?;
     DirBuilder::new().recursive(true).create(at)?;
     let device = Device::mount(at).context("cannot mount a FUSE filesystem (modprobe fuse may help)")?;
     if let Some(systemd) = systemd {
@@ -188,18 +190,28 @@ fn device(at: &Path, arguments: &FsArguments, systemd: Option<&Systemd>) -> anyh
     Ok(device)
 }
 
-/// Unmounts, unless systemd keeps the mount for the next process.
-fn leave(at: &Path, kept: bool) -> io::Result<()> {
-    if !kept && is_mounted(at)? {
-        overlay::unmount(at)?;
+/// Unmounts, unless systemd keeps the mount for the next process. Whoever uses what is in it still has it.
+fn leave(at: &Path, kept: bool) -> anyhow::Result<()> {
+    if kept {
+        return Ok(());
+    }
+    let erofs = at.with_file_name(EROFS);
+    // Those on EROFS first: they use the other.
+    for mount in mountinfo::mounts()?.into_iter().rev().filter(|mount| mount.at.starts_with(&erofs)) {
+        unmount(&mount.at)?;
+    }
+    while is_mounted(at)? {
+        unmount(at)?;
     }
     Ok(())
 }
 
-/// Asked of the kernel's list: whoever looks at the folder itself may have to wait for a process that is not there.
+fn unmount(at: &Path) -> anyhow::Result<()> {
+    overlay::unmount(at).map(drop).with_context(|| format!("cannot unmount {}", at.display()))
+}
+
 fn is_mounted(at: &Path) -> io::Result<bool> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|path| Path::new(path) == at)))
+    Ok(mountinfo::mounts()?.iter().any(|mount| mount.at == at))
 }
 
 /// Listens, for root only, in the place of whoever did before.

@@ -42,9 +42,9 @@ async fn serve(arguments: &SnapshotsArguments, device: Device) -> anyhow::Result
     let _told = outlast_signals()?;
     let listener = tokio::net::UnixListener::from_std(inherited(arguments.listener)?);
     let listener = listener.context("there is no socket to listen on")?;
-    let FsArguments { node, .. } = &arguments.service;
-    let opened =
-        Snapshotter::open(arguments.service.places(), Link::open(node), arguments.service.policy()).await;
+    let FsArguments { node, driver, .. } = &arguments.service;
+    let (places, policy) = (arguments.service.places(), arguments.service.policy());
+    let opened = Snapshotter::open(places, Link::open(node), policy, driver.mounter()).await;
     let snapshotter = opened.context("cannot show what was shown before")?;
     if let Some(disk) = arguments.service.disk {
         snapshotter.images().cache().limit_disk(disk.as_u64());

@@ -17,7 +17,7 @@ use shoal_lazyfs::fs::EMPTY;
 use shoal_lazyfs::fuse::Device;
 use shoal_lazyfs::overlay;
 
-use crate::fs::Keeper;
+use crate::fs::{Driver, Keeper};
 use crate::log::{self, LogFormat};
 use crate::pull;
 use crate::serve::{self, Stop};
@@ -43,6 +43,9 @@ pub(crate) struct MountArguments {
     /// Read all of it in the background, and check it as a whole
     #[arg(long)]
     eager: bool,
+    /// What shows the files of layers
+    #[arg(long, value_enum, default_value_t)]
+    driver: Driver,
     #[arg(long, value_enum, default_value_t)]
     log: LogFormat,
 }
@@ -83,8 +86,8 @@ async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<Exit
     let mounting = async {
         let (keeper, folders) = Keeper::start(device, server(scratch.path(), &origin, arguments)).await?;
         // overlayfs takes no single folder: an empty one is below all.
-        let names = [EMPTY].into_iter().chain(folders.split_whitespace());
-        let lower: Vec<_> = names.map(|name| below.join(name)).collect();
+        let layers = folders.split_whitespace().map(|folder| scratch.path().join(folder));
+        let lower: Vec<_> = [below.join(EMPTY)].into_iter().chain(layers).collect();
         overlay::mount(&lower, folder)?;
         anyhow::Ok(keeper)
     };
@@ -92,8 +95,8 @@ async fn mount(arguments: &MountArguments, folder: &Path) -> anyhow::Result<Exit
         mounted = mounting => mounted,
         () = stop.told() => Err(anyhow::anyhow!("stopped before it was mounted")),
     };
-    // What is mounted over it holds it; else it ends here.
-    overlay::unmount(&below)?;
+    // What is mounted over them holds them; else they end here.
+    scratch.unmount_layers()?;
     let keeper = mounted?;
     crate::output::line(&format!(
         "{} is mounted on {} ({} layers); Ctrl-C or umount ends it",
@@ -111,6 +114,7 @@ fn server(scratch: &Path, origin: &Origin, arguments: &MountArguments) -> Vec<Os
     all.extend(["--scratch".into(), scratch.into()]);
     all.extend(origin.arguments.iter().cloned());
     all.extend(arguments.eager.then(|| "--eager".into()));
+    all.extend(["--driver".into(), arguments.driver.name().into()]);
     all.extend(["--log".into(), arguments.log.name().into()]);
     all.extend(origin.layers.iter().map(|layer| layer.to_string().into()));
     all

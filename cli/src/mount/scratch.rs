@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use shoal_lazyfs::mountinfo::{self, Mount};
 use shoal_lazyfs::overlay;
 use tempfile::TempDir;
 
@@ -16,8 +17,10 @@ use tempfile::TempDir;
 const PLACE: &str = "/var/tmp";
 const PREFIX: &str = "shoal-mount-";
 const LOCK: &str = "lock";
-/// Where the layers are mounted.
-const LAYERS: &str = "fs";
+/// Where the filesystem with the layers is mounted.
+pub(crate) const LAYERS: &str = "fs";
+/// Where layers are mounted on EROFS.
+pub(crate) const EROFS: &str = "x";
 
 /// Gone when it is dropped.
 #[derive(Debug)]
@@ -53,6 +56,11 @@ impl Scratch {
 
     pub(crate) fn layers(&self) -> PathBuf {
         self.path().join(LAYERS)
+    }
+
+    /// Unmounts what is mounted in the folder. Whoever uses it still has it.
+    pub(crate) fn unmount_layers(&self) -> io::Result<()> {
+        unmount_all(|mount| mount.at.starts_with(self.path()))
     }
 }
 
@@ -91,46 +99,22 @@ fn clear_if_dead(folder: &Path) -> io::Result<()> {
 
 /// Unmounts whatever is mounted in the folder, or shows layers that are. It goes away when its last user does.
 pub(crate) fn unmount(folder: &Path) -> io::Result<()> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let lower = format!("{}/", folder.display());
+    let shows = |mount: &Mount| mount.is_overlay && mount.line.contains(&lower);
+    unmount_all(|mount| mount.at.starts_with(folder) || shows(mount))
+}
+
+fn unmount_all(those: impl Fn(&Mount) -> bool) -> io::Result<()> {
     // What is mounted last lies over the others.
-    for at in shown_from(folder, &mounts).into_iter().rev() {
-        overlay::unmount(&at)?;
+    for mount in mountinfo::mounts()?.iter().rev().filter(|mount| those(mount)) {
+        overlay::unmount(&mount.at)?;
     }
     Ok(())
-}
-
-/// Where, in the kernel's list of mounts (proc(5), `mountinfo`).
-fn shown_from(folder: &Path, mounts: &str) -> Vec<PathBuf> {
-    let lower = format!("{}/", folder.display());
-    let of_folder = |line: &&str| {
-        let of_layers = line.contains(" - overlay ") && line.contains(&lower);
-        of_layers || line.split(' ').nth(4).is_some_and(|at| Path::new(at).starts_with(folder))
-    };
-    let places = mounts.lines().filter(of_folder).filter_map(|line| line.split(' ').nth(4));
-    places.map(|place| PathBuf::from(unescaped(place))).collect()
-}
-
-/// The kernel writes white space and backslashes as a backslash and three octal digits.
-fn unescaped(place: &str) -> String {
-    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    escapes.iter().fold(place.to_owned(), |place, (written, meant)| place.replace(written, meant))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_shows_layers_from_there_is_found() {
-        let mounts = "\
-            29 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n\
-            60 29 0:50 / /var/tmp/shoal-mount-7-aB/fs ro,nosuid - fuse.shoal shoal ro\n\
-            61 29 0:51 / /mnt/with\\040blank ro - overlay shoal ro,lowerdir=/var/tmp/shoal-mount-7-aB/fs/0:/x\n\
-            62 29 0:52 / /mnt/other ro - overlay shoal ro,lowerdir=/var/tmp/shoal-mount-7-aBc/fs/0\n\
-            63 29 0:53 / /var/tmp/shoal-mount-7-aBc/fs ro - fuse.shoal shoal ro\n";
-        let found = shown_from(Path::new("/var/tmp/shoal-mount-7-aB"), mounts);
-        assert_eq!(found, [Path::new("/var/tmp/shoal-mount-7-aB/fs"), Path::new("/mnt/with blank")]);
-    }
 
     #[test]
     fn what_somebody_holds_stays_and_what_nobody_does_goes() {

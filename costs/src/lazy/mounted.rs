@@ -1,4 +1,5 @@
-//! A file of a mounted image, all of it on this disk, beside the same bytes in a plain file.
+//! A file of a mounted image, all of it on this disk, on EROFS and on FUSE alone, beside the same bytes in a plain
+//! file.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -12,6 +13,8 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use shoal_lazyfs::build::{DEFAULT_SPAN, IndexBuilder};
+use shoal_lazyfs::erofs::{self, ErofsMount};
+use shoal_lazyfs::fs::{SlotNumber, TAR_SUFFIX};
 use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
 use shoal_lazyfs::index::encode_head;
@@ -76,16 +79,15 @@ impl LayerSource for Source {
     }
 }
 
-/// A mount over a mount; unmounted when dropped.
+/// Mounts, each over some before it; unmounted when dropped.
 struct Mounted {
-    fuse: PathBuf,
-    over: PathBuf,
+    at: Vec<PathBuf>,
     served: Option<FuseMount>,
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        for at in [&self.over, &self.fuse] {
+        for at in self.at.iter().rev() {
             if let Err(error) = overlay::unmount(at) {
                 progress(&format!("  cannot unmount {}: {error}", at.display()));
             }
@@ -111,18 +113,35 @@ pub(super) async fn measure(bench: &mut Bench) -> Result<()> {
             opened.fill(span).await?;
         }
     }
-    let [fuse, over] = ["fuse", "over"].map(|name| bench.folder().join(name));
-    fs::create_dir(&fuse)?;
-    fs::create_dir(&over)?;
-    let device = Device::mount(&fuse)?;
+    let folders = ["fuse", "erofs", "over-fuse", "over-erofs"].map(|name| bench.folder().join(name));
+    for folder in &folders {
+        fs::create_dir(folder)?;
+    }
+    let [fuse, erofs, over_fuse, over_erofs] = &folders;
+    let device = Device::mount(fuse)?;
     let served = Some(FuseMount::serve(images.fs().clone(), &device)?);
     // From here on the kernel's end is the session's alone: when that ends, so does the mount.
     drop(device);
-    let mounted = Mounted { fuse: fuse.clone(), over: over.clone(), served };
-    overlay::mount(&[fuse.join("e"), fuse.join("0")], &over)?;
-    tokio::task::block_in_place(|| compare(bench, &layer.file, &over.join("file"), size))?;
+    let mut mounted = Mounted { at: vec![fuse.clone()], served };
+    let compared = tokio::task::block_in_place(|| {
+        let [empty, on_fuse] = [fuse.join("e"), fuse.join("0")];
+        mount_erofs(&images, fuse, &bench.folder().join("image"), erofs)?;
+        mounted.at.push(erofs.clone());
+        for (layer, over) in [(&on_fuse, over_fuse), (erofs, over_erofs)] {
+            overlay::mount(&[empty.clone(), layer.clone()], over)?;
+            mounted.at.push(over.clone());
+        }
+        compare(bench, &layer.file, &over_fuse.join("file"), &over_erofs.join("file"), size)
+    });
     tokio::task::block_in_place(|| drop(mounted));
-    Ok(())
+    compared
+}
+
+fn mount_erofs(images: &Images, fuse: &Path, image: &Path, at: &Path) -> Result<()> {
+    let placed = images.fs().slot(SlotNumber(0)).context("the layer is not shown")?;
+    fs::write(image, erofs::image(&placed, [1; 16])?)?;
+    let (image, tar, at) = (image.to_owned(), fuse.join(format!("0{TAR_SUFFIX}")), at.to_owned());
+    erofs::mount(&ErofsMount { image, tar, at }).context("mount EROFS on files (Linux 6.12)")
 }
 
 /// A tar with one file that does not compress, and its index.
@@ -163,10 +182,11 @@ struct Times {
     cached_random: Vec<Duration>,
 }
 
-fn compare(bench: &mut Bench, plain: &Path, mounted: &Path, size: u64) -> Result<()> {
-    let mut times = [Times::default(), Times::default()];
+fn compare(bench: &mut Bench, plain: &Path, on_fuse: &Path, on_erofs: &Path, size: u64) -> Result<()> {
+    let files = [("plain", plain, HEADER), ("on FUSE alone", on_fuse, 0), ("on EROFS", on_erofs, 0)];
+    let mut times = files.map(|_| Times::default());
     for round in 0..ROUNDS {
-        for (times, (path, start)) in times.iter_mut().zip([(plain, HEADER), (mounted, 0)]) {
+        for (times, (_, path, start)) in times.iter_mut().zip(files) {
             drop_caches()?;
             let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
             times.cold_random.extend(random(&file, start, size, round as u64)?);
@@ -178,20 +198,22 @@ fn compare(bench: &mut Bench, plain: &Path, mounted: &Path, size: u64) -> Result
             times.cached_random.extend(random(&file, start, size, round as u64)?);
         }
     }
-    let [native, ours] = &mut times;
     let gigabytes = size as f64 / 1e9;
-    let mut tell = |what: &str, native: &mut [Duration], ours: &mut [Duration], all: bool, aim: f64| {
-        let (native, ours) = (median(native), median(ours));
-        for (whose, time) in [("plain", native), ("mounted", ours)] {
+    let mut tell = |what: &str, of: fn(&mut Times) -> &mut Vec<Duration>, all: bool, aim: f64| {
+        let medians = times.each_mut().map(|times| median(of(times)));
+        for ((whose, ..), time) in files.iter().zip(medians) {
             let (value, unit) = if all { (gigabytes / time * 1e3, "GB/s") } else { (time * 1e3, "us") };
             bench.report.add(format!("{what}, {whose}"), value, unit);
         }
-        bench.report.add_aimed(format!("{what}, time / plain"), ours / native, "x", Aim::Below(aim));
+        let [plain, on_fuse, on_erofs] = medians;
+        bench.report.add(format!("{what}, time on FUSE alone / plain"), on_fuse / plain, "x");
+        let ratio = on_erofs / plain;
+        bench.report.add_aimed(format!("{what}, time on EROFS / plain"), ratio, "x", Aim::Below(aim));
     };
-    tell("cold, all of it", &mut native.cold, &mut ours.cold, true, 2.0);
-    tell("cold, 4 KiB at random", &mut native.cold_random, &mut ours.cold_random, false, 2.0);
-    tell("page cache, all of it", &mut native.cached, &mut ours.cached, true, 1.25);
-    tell("page cache, 4 KiB at random", &mut native.cached_random, &mut ours.cached_random, false, 1.25);
+    tell("cold, all of it", |times| &mut times.cold, true, 2.0);
+    tell("cold, 4 KiB at random", |times| &mut times.cold_random, false, 2.0);
+    tell("page cache, all of it", |times| &mut times.cached, true, 1.25);
+    tell("page cache, 4 KiB at random", |times| &mut times.cached_random, false, 1.25);
     Ok(())
 }
 

@@ -49,6 +49,12 @@ impl Attr {
         Self { ino, kind, meta: *meta, links: node.links, size, allocated, device }
     }
 
+    /// A layer's tar, for the kernel itself.
+    pub(super) fn tar(ino: Ino, size: u64) -> Self {
+        let meta = Meta { mode: 0o400, ..IMPLIED_META };
+        Self { ino, kind: FileKind::File, meta, links: 1, size, allocated: size, device: (0, 0) }
+    }
+
     /// A folder that belongs to no layer. Only root finds its way through the one with all slots: layers of private
     /// images are in it, with the modes that they have in containers. overlayfs looks with the rights of who mounted.
     pub(super) fn folder(ino: Ino) -> Self {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use futures_util::future::try_join_all;
 
+use crate::chain::PlacedLayer;
 use crate::source::Urgency;
 use crate::span_cache::{Layer, ReadError};
 use crate::tree::Extent;
@@ -39,6 +40,12 @@ impl FileRead {
         let ended = to.checked_sub(1).and_then(|last| extents.get(last));
         let around = ended.map(|extent| extent.tar_offset..extent.tar_offset + extent.len);
         Self { layer, len: within(end - start), pieces, around: around.unwrap_or_default() }
+    }
+
+    /// A read of the tar itself, of which nothing is to be seen but bytes of files: elsewhere are zeros.
+    pub(super) fn of_tar(placed: &PlacedLayer, offset: u64, len: usize) -> Self {
+        let size = placed.layer().index().spans.tar_size();
+        Self::new(placed.layer().clone(), size, placed.parts(), offset, len)
     }
 
     /// Bytes that will be read.

@@ -4,7 +4,6 @@
 //! all that follow. So the longest run of layers that have an index is taken, and none after it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,13 +12,16 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::folders::Usage;
+use super::ledger::{OpenError, Places};
 use super::policy::{Fill, Policy};
 use super::report::report;
 use super::rows::{KnownLayer, ShownLayer, Snapshot};
 use crate::chain::chain_id;
+use crate::erofs::Mounter;
 use crate::fill::{FillRate, Pace, fill};
 use crate::fs::SlotNumber;
 use crate::images::{ImageError, Images};
+use crate::layer_folders::LayerFolders;
 use crate::link::{Image, Link, LinkError};
 use crate::lock::lock;
 use crate::span_cache::Patience;
@@ -89,6 +91,7 @@ struct Pull {
 pub(super) struct LazyLayers {
     link: Link,
     images: Images,
+    folders: Arc<LayerFolders>,
     policy: Policy,
     rate: Arc<FillRate>,
     pulls: Mutex<HashMap<String, Pull>>,
@@ -99,11 +102,12 @@ pub(super) struct LazyLayers {
 impl LazyLayers {
     /// Shows again what was shown before, as far as it is on this disk.
     pub(super) async fn open<'a>(
-        cache: &Path,
+        places: Places,
         link: Link,
         policy: Policy,
+        mounter: Option<Arc<dyn Mounter>>,
         shown: impl Iterator<Item = &'a ShownLayer>,
-    ) -> Result<Self, ImageError> {
+    ) -> Result<Self, OpenError> {
         let mut free = 0;
         for known in shown.flat_map(|shown| &shown.layers) {
             free = free.max(known.slot.saturating_add(1));
@@ -111,15 +115,31 @@ impl LazyLayers {
                 link.serve(layer, served);
             }
         }
-        let images = Images::open(cache, Arc::new(link.clone()), Patience::default()).await?;
+        let images =
+            Images::open(&places.state.join("cache"), Arc::new(link.clone()), Patience::default()).await?;
         // Containers may still run on these numbers, though the cache was lost.
         images.keep_free(SlotNumber(free)).await?;
+        let kept = places.state.join("x");
+        let folders = LayerFolders::open(images.fs().clone(), places.mount, places.erofs, kept, mounter)?;
         let rate = Arc::new(FillRate::bytes_per_second(policy.fill_rate));
-        Ok(Self { link, images, policy, rate, pulls: Mutex::default(), filling: Arc::default() })
+        Ok(Self {
+            link,
+            images,
+            folders: Arc::new(folders),
+            policy,
+            rate,
+            pulls: Mutex::default(),
+            filling: Arc::default(),
+        })
     }
 
     pub(super) fn images(&self) -> &Images {
         &self.images
+    }
+
+    /// Where layers are seen.
+    pub(super) fn folders(&self) -> &Arc<LayerFolders> {
+        &self.folders
     }
 
     /// Whether all of them are under the numbers that they were shown under.
@@ -207,6 +227,7 @@ impl LazyLayers {
         let known = digests.iter().zip(slots);
         let known = known.map(|(layer, slot)| Some(KnownLayer::new(layer, &self.link.served(layer)?, slot)));
         let layers = known.collect::<Option<_>>().ok_or(Declined::NotListed)?;
+        self.folders.begin(slot);
         Ok(Taken { chain_id: target, layer: ShownLayer { layers } })
     }
 
@@ -277,6 +298,7 @@ impl LazyLayers {
     /// Shows no more what no snapshot needs. These are all that any snapshot needs.
     pub(super) async fn release(&self, needed: &[KnownLayer]) {
         let slots: HashSet<u32> = needed.iter().map(|layer| layer.slot).collect();
+        self.folders.retain(&slots).await;
         // Those above first: they have the larger numbers.
         for slot in self.images.fs().slots().into_iter().rev().filter(|slot| !slots.contains(&slot.0)) {
             let Some(placed) = self.images.fs().slot(slot) else { continue };

@@ -13,7 +13,7 @@ use super::filter::Filters;
 use super::folders::{self, Folders, Usage};
 use super::mounts::Parts;
 use super::rows::{Change, Kind, Rows, Snapshot};
-use crate::fs::EMPTY;
+use crate::layer_folders::LayerFolders;
 
 pub(super) type Labels = BTreeMap<String, String>;
 
@@ -28,12 +28,13 @@ pub struct Places {
     pub state: PathBuf,
     /// Where the filesystem is mounted. Short, for overlayfs takes one page of names.
     pub mount: PathBuf,
+    /// Where layers are mounted on EROFS; as short.
+    pub erofs: PathBuf,
 }
 
 /// Which snapshots there are, what they lie over, and their folders. Knows that some are shown layers, and not how.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    places: Places,
     /// Held while changes are synced: who waits for it gives its thread back meanwhile.
     rows: Mutex<Rows>,
     folders: Folders,
@@ -43,11 +44,11 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Waits 20 s for another process to leave the state.
-    pub(super) async fn open(places: Places) -> Result<Self, OpenError> {
-        let alone = alone(&places.state).await?;
-        let folders = Folders::open(places.state.join("s"))?;
-        let rows = Rows::open(&places.state.join("snapshots.redb")).map_err(SnapshotError::from)?;
-        Ok(Self { places, rows: Mutex::new(rows), folders, _alone: alone })
+    pub(super) async fn open(state: &Path) -> Result<Self, OpenError> {
+        let alone = alone(state).await?;
+        let folders = Folders::open(state.join("s"))?;
+        let rows = Rows::open(&state.join("snapshots.redb")).map_err(SnapshotError::from)?;
+        Ok(Self { rows: Mutex::new(rows), folders, _alone: alone })
     }
 
     pub(super) async fn rows(&self) -> MutexGuard<'_, Rows> {
@@ -72,6 +73,7 @@ impl Ledger {
     /// Makes a snapshot that is not committed, and says how it is mounted.
     pub(super) async fn create(
         self: &Arc<Self>,
+        layers: Arc<LayerFolders>,
         kind: Kind,
         key: String,
         parent: String,
@@ -94,11 +96,11 @@ impl Ledger {
             let snapshot = Snapshot { id, ..Snapshot::new(kind, parent, labels) };
             let change = new(key, snapshot.clone())?;
             if own.has_folder(&snapshot) {
-                let below = rows.get(&snapshot.parent).map(|below| own.place(below));
+                let below = rows.get(&snapshot.parent).map(|below| own.place(below, &layers));
                 own.folders.make(id, below.as_deref())?;
             }
             rows.apply(vec![change]).inspect_err(|_| own.folders.remove(id))?;
-            Ok(own.mounts_of(&rows, &snapshot))
+            Ok(own.mounts_of(&rows, &snapshot, &layers))
         })
         .await
     }
@@ -109,23 +111,22 @@ impl Ledger {
     }
 
     /// Where the files of a committed snapshot are.
-    fn place(&self, snapshot: &Snapshot) -> PathBuf {
+    fn place(&self, snapshot: &Snapshot, layers: &LayerFolders) -> PathBuf {
         match &snapshot.layer {
-            Some(layer) => self.places.mount.join(layer.slot().0.to_string()),
+            Some(layer) => layers.folder(layer.slot()),
             None => self.folders.upper(snapshot.id),
         }
     }
 
-    pub(super) fn mounts_of(&self, rows: &Rows, snapshot: &Snapshot) -> Vec<Mount> {
-        let lower = rows.chain(&snapshot.parent).map(|(_, below)| self.place(below)).collect();
+    pub(super) fn mounts_of(&self, rows: &Rows, snapshot: &Snapshot, layers: &LayerFolders) -> Vec<Mount> {
+        let lower = rows.chain(&snapshot.parent).map(|(_, below)| self.place(below, layers)).collect();
         let own = || (self.folders.upper(snapshot.id), self.folders.work(snapshot.id));
         let parts = Parts {
             upper: self.has_folder(snapshot).then(own),
             lower,
             read_only: snapshot.kind() == Kind::View,
         };
-        let mount: &Path = &self.places.mount;
-        parts.mounts(&mount.join(EMPTY), |path| path.starts_with(mount))
+        parts.mounts(&layers.empty(), |path| layers.is_layer(path))
     }
 
     pub(super) async fn commit(
@@ -248,6 +249,8 @@ pub enum OpenError {
     Snapshots(#[from] SnapshotError),
     #[error(transparent)]
     Images(#[from] crate::images::ImageError),
+    #[error(transparent)]
+    Folders(#[from] crate::layer_folders::FoldersError),
 }
 
 pub(super) fn has_place(rows: &Rows, parent: &str) -> bool {

@@ -49,9 +49,12 @@ fn bind(path: &Path, read_only: bool) -> Mount {
 }
 
 fn overlay(mut options: Vec<String>, lower: &[PathBuf]) -> Mount {
-    // Layers are no files that an index of overlayfs could name again.
-    if Path::new("/sys/module/overlay/parameters/index").exists() {
-        options.push("index=off".to_owned());
+    // Layers are no files that an index of overlayfs could name again. They are filesystems of their own, whose numbers
+    // of inodes are to be told apart, and not by numbers of devices: programs take another device for another mount.
+    for (parameter, option) in [("index", "index=off"), ("xino_auto", "xino=on")] {
+        if Path::new("/sys/module/overlay/parameters").join(parameter).exists() {
+            options.push(option.to_owned());
+        }
     }
     let lower: Vec<_> = lower.iter().map(|path| path.display().to_string()).collect();
     options.push(format!("lowerdir={}", lower.join(":")));

@@ -11,6 +11,7 @@ use super::lazy::{Declined, LazyLayers, TARGET, shown};
 use super::ledger::{Labels, Ledger, OpenError, Places, blocking, has_place, new};
 use super::policy::Policy;
 use super::rows::{Kind, ShownLayer, Snapshot};
+use crate::erofs::Mounter;
 use crate::images::Images;
 use crate::link::Link;
 
@@ -32,15 +33,20 @@ fn borrows(snapshot: &Snapshot) -> bool {
 }
 
 impl Snapshotter {
-    /// Opens the state, removes what a crash left over, and shows again what was shown. `link` leads to the node.
-    /// Waits 20 s for another process to leave the state. Call it in a tokio runtime.
-    pub async fn open(places: Places, link: Link, policy: Policy) -> Result<Arc<Self>, OpenError> {
-        let cache = places.state.join("cache");
-        let ledger = Arc::new(Ledger::open(places).await?);
+    /// Opens the state, removes what a crash left over, and shows again what was shown. `link` leads to the node;
+    /// without `mounter` layers are on FUSE alone. Waits 20 s for another process to leave the state. Call it in a
+    /// tokio runtime.
+    pub async fn open(
+        places: Places,
+        link: Link,
+        policy: Policy,
+        mounter: Option<Arc<dyn Mounter>>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let ledger = Arc::new(Ledger::open(&places.state).await?);
         let lazy = {
             let rows = ledger.rows().await;
             let all = rows.iter().map(|(name, snapshot)| (name.as_str(), snapshot));
-            LazyLayers::open(&cache, link, policy, shown(all)).await?
+            LazyLayers::open(places, link, policy, mounter, shown(all)).await?
         };
         let snapshotter = Arc::new(Self { lazy, taking: RwLock::default(), ledger });
         snapshotter.cleanup().await?;
@@ -156,7 +162,7 @@ impl Snapshotter {
             return Err(SnapshotError::NotActive(key.to_owned()));
         }
         self.show_missing(&snapshot.parent).await?;
-        Ok(self.ledger.mounts_of(&*self.ledger.rows().await, &snapshot))
+        Ok(self.ledger.mounts_of(&*self.ledger.rows().await, &snapshot, self.lazy.folders()))
     }
 
     /// Without what lies below it.
@@ -196,7 +202,7 @@ impl Snapshotter {
         labels: Labels,
     ) -> Result<Vec<Mount>, SnapshotError> {
         self.show_missing(&parent).await?;
-        self.ledger.create(kind, key, parent, labels).await
+        self.ledger.create(self.lazy.folders().clone(), kind, key, parent, labels).await
     }
 
     /// Whether the layer that containerd is about to unpack is there, committed under its chain id.
@@ -257,15 +263,14 @@ impl Snapshotter {
         chain.map(Some).ok_or(Declined::Below)
     }
 
-    /// A layer that could not be shown after a restart may be found by now.
+    /// All layers below are to be mounted. One that could not be shown after a restart may be found by now.
     async fn show_missing(self: &Arc<Self>, name: &str) -> Result<(), SnapshotError> {
-        let missing: Vec<_> = shown(self.ledger.rows().await.chain(name))
-            .filter(|layer| !self.lazy.is_shown(layer))
-            .cloned()
-            .collect();
-        for layer in missing {
+        let layers = || async { shown(self.ledger.rows().await.chain(name)).cloned().collect::<Vec<_>>() };
+        for layer in layers().await.into_iter().filter(|layer| !self.lazy.is_shown(layer)) {
             self.show(layer).await?;
         }
+        // Under other numbers, perhaps.
+        self.lazy.folders().mount(layers().await.iter().map(ShownLayer::slot)).await;
         Ok(())
     }
 }

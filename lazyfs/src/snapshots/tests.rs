@@ -23,9 +23,13 @@ async fn open(folder: &TempDir) -> Arc<Snapshotter> {
 }
 
 async fn open_with(folder: &TempDir, policy: Policy) -> Arc<Snapshotter> {
-    let places = Places { state: folder.path().to_owned(), mount: folder.path().join("mount") };
+    let places = Places {
+        state: folder.path().to_owned(),
+        mount: folder.path().join("mount"),
+        erofs: folder.path().join("erofs"),
+    };
     let link = Link::open(folder.path().join("no.sock"));
-    Snapshotter::open(places, link, policy).await.unwrap()
+    Snapshotter::open(places, link, policy, None).await.unwrap()
 }
 
 fn labels(all: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -10,6 +10,7 @@ mod image;
 mod layers_become_whole;
 mod long_heads;
 mod mounted_image_is_the_unpacked_one;
+mod on_erofs;
 mod only_the_claimed_index;
 mod readers_under_load;
 mod removed_layers;

@@ -19,10 +19,14 @@ impl Case {
     }
 
     async fn open(folder: &TempDir) -> (Link, Arc<Snapshotter>) {
-        let places = Places { state: folder.path().to_owned(), mount: folder.path().join("mount") };
+        let places = Places {
+            state: folder.path().to_owned(),
+            mount: folder.path().join("mount"),
+            erofs: folder.path().join("erofs"),
+        };
         let link = Link::open(folder.path().join("node.sock"));
         let policy = Policy { fill: Fill::Never, ..Policy::default() };
-        let snapshots = Snapshotter::open(places, link.clone(), policy).await.unwrap();
+        let snapshots = Snapshotter::open(places, link.clone(), policy, None).await.unwrap();
         (link, snapshots)
     }
 

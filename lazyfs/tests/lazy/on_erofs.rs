@@ -1,0 +1,138 @@
+//! Layers on EROFS, whose files' bytes are in their tars on FUSE, are what they are on FUSE alone.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use shoal_lazyfs::erofs::{ErofsMount, Mounter, mount};
+use shoal_lazyfs::fs::SlotNumber;
+use shoal_lazyfs::layer_folders::LayerFolders;
+use shoal_lazyfs::span_cache::Patience;
+
+use super::folder::{seen, short};
+use super::image;
+use super::samples;
+use super::served::{Served, can_mount};
+use super::source::Source;
+
+/// In this process, which nobody kills; or not at all.
+#[derive(Debug, Default)]
+struct Here {
+    refuses: bool,
+    asked: AtomicUsize,
+}
+
+impl Mounter for Here {
+    fn mount(&self, what: ErofsMount) -> BoxFuture<'static, io::Result<()>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.refuses {
+            return async { Err(io::ErrorKind::Unsupported.into()) }.boxed();
+        }
+        tokio::task::spawn_blocking(move || mount(&what)).map(|mounted| mounted.unwrap()).boxed()
+    }
+}
+
+fn open(served: &Served, folder: &Path, mounter: &Arc<Here>) -> LayerFolders {
+    let (fs, at, images) = (served.images.fs().clone(), folder.join("x"), folder.join("images"));
+    LayerFolders::open(fs, served.at.clone(), at, images, Some(mounter.clone())).unwrap()
+}
+
+async fn with(folder: &Path, tars: &[Vec<u8>]) -> (Served, Vec<SlotNumber>) {
+    let source = Arc::new(Source::new());
+    let layers: Vec<_> = tars.iter().map(|tar| source.add(samples::gzip(tar, 6), samples::SPAN)).collect();
+    let served = Served::new(folder, source, Patience::default()).await;
+    let slots = served.images.add(&layers).await.unwrap();
+    (served, slots)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_with_everything_that_is_hard_to_get_right() {
+    if !can_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let tars = image::adversarial(&folder.path().join("made"));
+    let (served, slots) = with(folder.path(), &tars).await;
+    let folders = open(&served, folder.path(), &Arc::default());
+    folders.mount(slots.iter().copied()).await;
+    for slot in slots {
+        let at = folders.folder(slot);
+        assert_eq!(at, folder.path().join("x").join(slot.0.to_string()));
+        let (got, want) = (seen(&at), seen(&served.at.join(slot.0.to_string())));
+        for (path, want) in &want {
+            let got = got.get(path).unwrap_or_else(|| panic!("{path:?} is missing"));
+            assert!(got == want, "{path:?}: {:?} instead of {:?}", short(got), short(want));
+        }
+        assert_eq!(got.len(), want.len());
+    }
+    folders.retain(&HashSet::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_finds_what_the_one_before_it_mounted_and_unmounts_what_nobody_needs() {
+    if !can_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let tars = image::adversarial(&folder.path().join("made"));
+    let (served, slots) = with(folder.path(), &tars[..2]).await;
+    let mounter = Arc::default();
+    open(&served, folder.path(), &mounter).mount(slots.iter().copied()).await;
+    assert_eq!(mounter.asked.load(Ordering::Relaxed), 2);
+
+    let folders = open(&served, folder.path(), &mounter);
+    folders.mount(slots.iter().copied()).await;
+    assert_eq!(mounter.asked.load(Ordering::Relaxed), 2, "they are there");
+    folders.retain(&HashSet::from([slots[1].0])).await;
+    assert_eq!(folders.folder(slots[0]), served.at.join("0"));
+    assert!(!folder.path().join("x/0").exists());
+    assert!(folders.folder(slots[1]).join("large").exists());
+    folders.mount([slots[0]]).await;
+    assert!(folders.folder(slots[0]).starts_with(folder.path().join("x")), "again");
+    folders.retain(&HashSet::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_erofs_layers_are_on_fuse_and_nobody_tries_again() {
+    if !can_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let tars = image::adversarial(&folder.path().join("made"));
+    let (served, slots) = with(folder.path(), &tars[..2]).await;
+    let mounter = Arc::new(Here { refuses: true, ..Here::default() });
+    let folders = open(&served, folder.path(), &mounter);
+    folders.mount([slots[0]]).await;
+    folders.mount(slots.iter().copied()).await;
+    assert_eq!(mounter.asked.load(Ordering::Relaxed), 1);
+    for slot in slots {
+        assert_eq!(folders.folder(slot), served.at.join(slot.0.to_string()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_erofs_cannot_tell_is_on_fuse() {
+    if !can_mount() {
+        return;
+    }
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_pax_extensions([("SCHILY.xattr.system.posix_acl_other", &b"1"[..])]).unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, "file", &b"1"[..]).unwrap();
+    let odd = tar.into_inner().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let plain = image::adversarial(&folder.path().join("made")).swap_remove(0);
+    let (served, slots) = with(folder.path(), &[odd, plain]).await;
+    let mounter = Arc::default();
+    let folders = open(&served, folder.path(), &mounter);
+    folders.mount(slots.iter().copied()).await;
+    assert_eq!(folders.folder(slots[0]), served.at.join("0"));
+    assert!(folders.folder(slots[1]).starts_with(folder.path().join("x")), "the other one is not concerned");
+    folders.retain(&HashSet::new()).await;
+}
