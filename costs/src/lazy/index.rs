@@ -18,7 +18,7 @@ use crate::report::Aim;
 use crate::usage::thread_cpu_seconds;
 
 /// Rounds of each, in turn; the median counts.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 7;
 /// What a download hands over at once.
 const PIECE: usize = 1 << 20;
 

@@ -6,8 +6,9 @@ use super::window::Probe;
 use crate::index::{Compression, Entrance};
 use crate::inflate::{Framing, Inflate, Stop, WINDOW};
 
-/// Bytes inflated at once.
-const CHUNK: usize = 256 << 10;
+/// Bytes inflated at once: few of them are copied to be the next ones' window, and all are still in a processor's
+/// cache when they are hashed.
+const CHUNK: usize = 512 << 10;
 
 pub(super) struct Gzip {
     inflate: Inflate,

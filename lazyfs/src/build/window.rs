@@ -11,6 +11,23 @@ use crate::inflate::{Corrupt, Framing, Inflate, WINDOW};
 /// them; its windows are stored whole.
 const MAX_KEPT: usize = 2 * WINDOW;
 
+/// Bytes that are compared at once.
+const COMPARED: usize = 64;
+/// Marks of places: 7 bits of each, and one that is always set, so that a difference shows at all; then the other 8.
+static LOW: [u8; WINDOW] = marks(0, 0x7f, 0x80);
+static HIGH: [u8; WINDOW] = marks(7, 0xff, 0);
+
+#[allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "seen by the compiler; 8 bits")]
+const fn marks(shift: u32, mask: usize, always: u8) -> [u8; WINDOW] {
+    let mut marks = [0; WINDOW];
+    let mut place = 0;
+    while place < WINDOW {
+        marks[place] = ((place >> shift) & mask) as u8 | always;
+        place += 1;
+    }
+    marks
+}
+
 #[derive(Debug)]
 pub(super) struct Probe {
     window: Vec<u8>,
@@ -41,44 +58,40 @@ impl Probe {
     /// The window, with zeros where the span does not need it, and without what comes before the first byte that
     /// it needs. To be called once enough was seen, or where span or member end before.
     pub(super) fn finish(mut self, inflate: &mut Inflate) -> Result<Vec<u8>, Corrupt> {
-        // 7 bits of the place, and one that is always set, so that a difference shows at all; then the other 8.
-        let low = self.marked(|place| 0x80 | (place & 0x7f));
-        let high = self.marked(|place| (place >> 7) & 0xff);
-        let (Some(low), Some(high)) = (self.inflate(inflate, &low)?, self.inflate(inflate, &high)?) else {
+        let (Some(low), Some(high)) = (self.inflate(inflate, &LOW)?, self.inflate(inflate, &HIGH)?) else {
             return Ok(self.window);
         };
-        let mut needed = vec![false; self.window.len()];
-        for ((truth, low), high) in self.truth.iter().zip(low).zip(high) {
-            if low != *truth {
+        // All bits of what is needed, so that the window's other bytes are masked out.
+        let mut needed = vec![0; self.window.len()];
+        let [truth, low, high] = [&self.truth, &low, &high].map(|bytes| bytes.chunks(COMPARED));
+        // Most of it comes from the span itself.
+        for ((truth, low), high) in truth.zip(low).zip(high).filter(|((truth, low), _)| truth != low) {
+            for ((truth, low), high) in
+                truth.iter().zip(low).zip(high).filter(|((truth, low), _)| truth != low)
+            {
                 let place = usize::from((low ^ truth) & 0x7f) | usize::from(high ^ truth) << 7;
                 if let Some(needed) = needed.get_mut(place) {
-                    *needed = true;
+                    *needed = 0xff;
                 }
             }
         }
         for (byte, needed) in self.window.iter_mut().zip(&needed) {
-            if !needed {
-                *byte = 0;
-            }
+            *byte &= needed;
         }
-        let first = needed.iter().position(|&needed| needed).unwrap_or(needed.len());
+        let first = needed.iter().position(|&needed| needed != 0).unwrap_or(needed.len());
         self.window.drain(..first);
         Ok(self.window)
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "the mark has 8 bits")]
-    fn marked(&self, mark: impl Fn(usize) -> usize) -> Vec<u8> {
-        self.window.iter().enumerate().map(|(place, byte)| byte ^ mark(place) as u8).collect()
-    }
-
-    /// The span's beginning if this were its window; `None` if too little was kept for it.
-    fn inflate(&self, inflate: &mut Inflate, window: &[u8]) -> Result<Option<Vec<u8>>, Corrupt> {
+    /// The span's beginning if its window were marked so; `None` if too little was kept for it.
+    fn inflate(&self, inflate: &mut Inflate, marks: &[u8; WINDOW]) -> Result<Option<Vec<u8>>, Corrupt> {
         let mut out = vec![0; self.truth.len()];
         if out.is_empty() {
             return Ok(Some(out));
         }
+        let window: Vec<u8> = self.window.iter().zip(marks).map(|(byte, mark)| byte ^ mark).collect();
         inflate.reset(Framing::Raw);
-        inflate.prime(self.bits, self.first_byte, window)?;
+        inflate.prime(self.bits, self.first_byte, &window)?;
         let produced = inflate.step(&self.compressed, &mut out, false)?.produced;
         Ok((produced == out.len()).then_some(out))
     }

@@ -29,6 +29,8 @@ const ROOT: u16 = 48;
 const NODE_LEN: usize = 64;
 /// Of a node's format, beside the layout of its bytes: it has 64 bytes and not 32.
 const LONG_NODE: u16 = 1;
+/// Bytes of an image, which is made in memory. That of the largest layers seen, with 400,000 entries, has a third.
+const MAX_IMAGE: usize = 128 << 20;
 /// Of all files together: eight bytes each.
 const MAX_CHUNKS: usize = 1 << 20;
 /// What is not longer fits into one block wherever in a unit it begins.
@@ -45,6 +47,8 @@ pub enum Unfit {
     Holes,
     #[error("something larger than a number of it can tell")]
     Size,
+    #[error("names, links and attributes of more than {MAX_IMAGE} bytes")]
+    Large,
 }
 
 /// The image of a layer in its place. Overlayfs tells images apart by their `id`.
@@ -95,6 +99,9 @@ impl<'a> Plan<'a> {
             if chunks > MAX_CHUNKS {
                 return Err(Unfit::Holes);
             }
+            if place.end > MAX_IMAGE {
+                return Err(Unfit::Large);
+            }
             at = place.end.next_multiple_of(NODE_UNIT);
             places.push(place);
         }
@@ -102,6 +109,9 @@ impl<'a> Plan<'a> {
         for place in places.iter_mut().filter(|place| place.layout == Layout::Blocks) {
             place.content = len..len + place.content.len();
             len = place.content.end.next_multiple_of(BLOCK);
+        }
+        if len > MAX_IMAGE {
+            return Err(Unfit::Large);
         }
         Ok(Self { placed, places, len })
     }

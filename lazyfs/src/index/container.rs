@@ -22,8 +22,8 @@ const MAX_LENGTHS: u64 = 4 * MAX_SPANS as u64;
 const MAX_WINDOW: u64 = WINDOW as u64 + 512;
 /// zstd's level for the table of contents: read often, written once.
 const TOC_LEVEL: i32 = 9;
-/// zstd's level for windows. They are mostly zeros; more makes them hardly smaller.
-const WINDOW_LEVEL: i32 = 3;
+/// zstd's level for windows. They are mostly zeros; level 3 makes them 1 % smaller and takes twice the time.
+const WINDOW_LEVEL: i32 = 1;
 
 /// The first [`HEADER_LEN`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
