@@ -66,3 +66,39 @@ impl Chunks {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(file_offset: u64, tar_offset: u64, len: u64) -> Extent {
+        Extent { file_offset, tar_offset, len }
+    }
+
+    /// Each chunk's block in the tar.
+    fn cut(size: u64, extents: &[Extent]) -> Result<Vec<u32>, Unfit> {
+        let chunks = Chunks::of(size, extents)?;
+        let mut image = vec![0; usize::try_from(chunks.count).unwrap() * INDEX_LEN];
+        chunks.write(&mut image, 0, extents)?;
+        let block = |index: &[u8]| u32::from_le_bytes(index.last_chunk().copied().unwrap());
+        Ok(image.chunks(INDEX_LEN).map(block).collect())
+    }
+
+    #[test]
+    fn chunks_are_as_large_as_the_parts_of_a_file_allow() {
+        assert_eq!(cut(1, &[part(0, 512, 1)]), Ok(vec![1]));
+        assert_eq!(cut(5 << 30, &[part(0, 1024, 5 << 30)]), Ok(vec![2]));
+        assert_eq!(cut(1 << 30, &[]), Ok(vec![HOLE]));
+        let sparse = [part(0, 512, 4096), part(12288, 4608, 5000)];
+        assert_eq!(cut(17288, &sparse), Ok(vec![1, HOLE, HOLE, 9, 17]));
+    }
+
+    #[test]
+    fn parts_that_are_no_blocks_are_unfit_and_so_is_what_no_number_tells() {
+        assert_eq!(cut(1024, &[part(0, 100, 1024)]), Err(Unfit::Pieces));
+        assert_eq!(cut(1024, &[part(0, 512, 100)]), Err(Unfit::Pieces), "a hole begins within a block");
+        assert_eq!(cut(1024, &[part(100, 512, 924)]), Err(Unfit::Pieces));
+        assert_eq!(cut((1 << 40) + 1, &[]), Err(Unfit::Size));
+        assert_eq!(cut(512, &[part(0, 512 << 32, 512)]), Err(Unfit::Size));
+    }
+}

@@ -60,15 +60,66 @@ async fn an_image_with_everything_that_is_hard_to_get_right() {
     let folders = open(&served, folder.path(), &Arc::default());
     folders.mount(slots.iter().copied()).await;
     for slot in slots {
-        let at = folders.folder(slot);
-        assert_eq!(at, folder.path().join("x").join(slot.0.to_string()));
-        let (got, want) = (seen(&at), seen(&served.at.join(slot.0.to_string())));
-        for (path, want) in &want {
-            let got = got.get(path).unwrap_or_else(|| panic!("{path:?} is missing"));
-            assert!(got == want, "{path:?}: {:?} instead of {:?}", short(got), short(want));
-        }
-        assert_eq!(got.len(), want.len());
+        same_as_on_fuse(&folders, &served, slot);
     }
+    folders.retain(&HashSet::new()).await;
+}
+
+fn same_as_on_fuse(folders: &LayerFolders, served: &Served, slot: SlotNumber) {
+    let (at, fuse) = (folders.folder(slot), served.at.join(slot.0.to_string()));
+    assert_ne!(at, fuse);
+    let (got, want) = (seen(&at), seen(&fuse));
+    for (path, want) in &want {
+        let got = got.get(path).unwrap_or_else(|| panic!("{path:?} is missing"));
+        assert!(got == want, "{path:?}: {:?} instead of {:?}", short(got), short(want));
+    }
+    assert_eq!(got.len(), want.len());
+}
+
+/// Blocks have 512 bytes: what ends at, before and behind such an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_links_and_attributes_of_all_lengths() {
+    if !can_mount() {
+        return;
+    }
+    let mut tar = tar::Builder::new(Vec::new());
+    let header = |kind, size| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(0o644);
+        header
+    };
+    for len in (1..40).chain(400..560) {
+        let target = "t".repeat(len);
+        tar.append_link(&mut header(tar::EntryType::Symlink, 0), format!("links/{len}"), target).unwrap();
+        // Folders of any length: with one name, which has one of 1 to 200 bytes, or many.
+        let name = format!("folders/{len}/{}", "n".repeat(len % 200 + 1));
+        tar.append_data(&mut header(tar::EntryType::Regular, 0), name, &b""[..]).unwrap();
+    }
+    for (number, first) in ["!", "-", "+", "a", "~"].into_iter().cycle().take(3000).enumerate() {
+        let name = format!("many/{first}{}{number}", "m".repeat(number % 240));
+        tar.append_data(&mut header(tar::EntryType::Regular, 4), name, &b"file"[..]).unwrap();
+    }
+    for len in (0..600).step_by(7).chain([60_000]) {
+        tar.append_pax_extensions([
+            ("SCHILY.xattr.user.one", &*vec![b'v'; len]),
+            ("SCHILY.xattr.user.two", b"2"),
+        ])
+        .unwrap();
+        let name = format!("attributes/{len}");
+        tar.append_data(&mut header(tar::EntryType::Regular, 1), name, &b"1"[..]).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (served, slots) = with(folder.path(), &[tar.into_inner().unwrap()]).await;
+    let folders = open(&served, folder.path(), &Arc::default());
+    folders.mount(slots.iter().copied()).await;
+    same_as_on_fuse(&folders, &served, slots[0]);
+    let at = folders.folder(slots[0]);
+    for name in ["many/!0", "many/-m1", "folders/1/nn"] {
+        assert!(at.join(name).exists(), "{name} is found by its name");
+    }
+    assert!(!at.join("many/a").exists());
     folders.retain(&HashSet::new()).await;
 }
 
