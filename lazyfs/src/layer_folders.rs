@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, join_all, ready};
@@ -180,21 +180,22 @@ async fn mount_one(
     mount: ErofsMount,
     mounter: &dyn Mounter,
 ) -> Result<(), OnFuse> {
+    let begun = Instant::now();
     let (file, at) = (mount.image.clone(), mount.at.clone());
     let written = tokio::task::spawn_blocking(move || {
         let image = erofs::image(&placed, id(&placed, slot))?;
-        fs::write(&file, image).map_err(OnFuse::Image)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(at).map_err(OnFuse::Image)
+        let written = fs::write(&file, &image);
+        let made = written.and_then(|()| DirBuilder::new().recursive(true).mode(0o700).create(at));
+        made.map(|()| image.len()).map_err(OnFuse::Image)
     });
-    let file = mount.image.clone();
-    let mounted = match written.await {
-        Ok(Ok(())) => tokio::time::timeout(MOUNTS, mounter.mount(mount)).await,
-        Ok(Err(why)) => return Err(why),
-        Err(_) => return Err(OnFuse::ShutDown),
-    };
+    let bytes = written.await.map_err(|_| OnFuse::ShutDown)??;
+    let (file, made) = (mount.image.clone(), begun.elapsed());
+    let mounted = tokio::time::timeout(MOUNTS, mounter.mount(mount)).await;
     // The mount has it without its name.
     let _ = fs::remove_file(file);
-    mounted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(OnFuse::Mount)
+    mounted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(OnFuse::Mount)?;
+    tracing::debug!(slot = slot.0, bytes, ?made, mounted = ?begun.elapsed(), "a layer is on EROFS");
+    Ok(())
 }
 
 /// Another one for each slot.
