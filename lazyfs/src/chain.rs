@@ -2,12 +2,12 @@
 //! it unpacks: those of the same folder in the nearest layer below that has the path.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use shoal_proto::Digest;
 
 use crate::span_cache::Layer;
-use crate::tree::{Extent, IMPLIED_META, Kind, Meta, Node, NodeIndex, Tree, Xattr};
+use crate::tree::{IMPLIED_META, Kind, Meta, Node, NodeIndex, Tree, Xattr};
 
 /// Links that the resolution of one name may follow, as containerd's does.
 const MAX_FOLLOWED: usize = 255;
@@ -40,8 +40,6 @@ pub struct PlacedLayer {
     layer: Arc<Layer>,
     parent: Option<Arc<PlacedLayer>>,
     inherited: Inherited,
-    /// See [`Self::parts`]; found when somebody asks.
-    parts: OnceLock<Box<[Extent]>>,
 }
 
 impl PlacedLayer {
@@ -51,7 +49,7 @@ impl PlacedLayer {
             .map(|placed| (placed.tree(), &placed.inherited))
             .collect();
         let inherited = inherit(&layer.index().tree, &below)?;
-        Ok(Self { layer, parent, inherited, parts: OnceLock::new() })
+        Ok(Self { layer, parent, inherited })
     }
 
     pub fn layer(&self) -> &Arc<Layer> {
@@ -62,11 +60,6 @@ impl PlacedLayer {
         &self.layer.index().tree
     }
 
-    /// Where the tar holds bytes of files, in order.
-    pub(crate) fn parts(&self) -> &[Extent] {
-        self.parts.get_or_init(|| parts(self.tree()))
-    }
-
     pub fn meta<'a>(&'a self, index: NodeIndex, node: &'a Node) -> &'a Meta {
         self.inherited.get(&index).map_or(&node.meta, |(meta, _)| meta)
     }
@@ -74,26 +67,6 @@ impl PlacedLayer {
     pub fn xattrs<'a>(&'a self, index: NodeIndex, node: &'a Node) -> &'a [Xattr] {
         self.inherited.get(&index).map_or(&node.xattrs, |(_, xattrs)| xattrs)
     }
-}
-
-fn parts(tree: &Tree) -> Box<[Extent]> {
-    let extents = tree.nodes.iter().flat_map(|node| match &node.kind {
-        Kind::File { extents, .. } => &**extents,
-        _ => &[],
-    });
-    let in_tar = |extent: &Extent| Extent { file_offset: extent.tar_offset, ..*extent };
-    let mut parts: Vec<_> = extents.map(in_tar).collect();
-    parts.sort_unstable_by_key(|part| part.tar_offset);
-    // No tar has two in one place, but somebody may have made an index by hand.
-    parts.dedup_by(|next, part| {
-        let end = part.tar_offset + part.len;
-        let within = next.tar_offset < end;
-        if within {
-            part.len = end.max(next.tar_offset + next.len) - part.tar_offset;
-        }
-        within
-    });
-    parts.into()
 }
 
 /// Walks the folders of `tree` that lead to implied ones, and the same paths in the layers below, nearest first.

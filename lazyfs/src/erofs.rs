@@ -1,7 +1,7 @@
 //! A layer on EROFS: the kernel knows names and attributes by itself, keeps the files' pages in large pieces, and asks
 //! for nothing but bytes of the tar, which the [filesystem](crate::fs) shows as one file for each layer.
 //!
-//! What EROFS has no way to say, or a kernel that has no EROFS on files (Linux 6.12), is left to FUSE alone.
+//! What EROFS has no way to say, and machines without EROFS on files, are left to FUSE alone.
 
 mod chunks;
 mod folders;
@@ -10,8 +10,9 @@ mod mount;
 mod record;
 mod xattrs;
 
+use image::empty_image;
 pub use image::{Unfit, image};
-pub use mount::{ErofsMount, Mounter, mount};
+pub use mount::{ErofsMount, Mounter, mount, try_out};
 
 /// As a power of two: tar's blocks, so that each file in it begins with one.
 const BLOCK_BITS: u8 = 9;

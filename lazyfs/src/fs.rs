@@ -228,7 +228,7 @@ impl LazyFs {
     pub fn read(&self, ino: Ino, offset: u64, len: usize) -> Result<FileRead, FsError> {
         if let Some(slot) = ino.tars_slot() {
             let placed = self.slot(slot).ok_or(FsError::NotFound)?;
-            return Ok(FileRead::of_tar(&placed, offset, len));
+            return Ok(FileRead::of_tar(placed.layer().clone(), offset, len));
         }
         let (placed, _, index) = self.find(ino)?;
         match &node(&placed, index)?.kind {

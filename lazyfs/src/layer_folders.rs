@@ -5,12 +5,12 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, join_all, ready};
+use tokio::sync::Semaphore;
 
 use crate::chain::PlacedLayer;
 use crate::erofs::{self, ErofsMount, Mounter, Unfit};
@@ -20,6 +20,8 @@ use crate::{mountinfo, overlay};
 
 /// A container waits no longer than this for a layer to be mounted; then FUSE shows it.
 const MOUNTS: Duration = Duration::from_secs(5);
+/// Layers that are mounted at a time: each needs memory for its image, and a process.
+const AT_ONCE: usize = 4;
 
 /// Why a layer is on FUSE alone.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +30,10 @@ enum OnFuse {
     Unfit(#[from] Unfit),
     #[error("cannot write its image: {0}")]
     Image(io::Error),
-    #[error("cannot mount it: {0}")]
+    #[error("cannot mount it on EROFS: {0}")]
     Mount(io::Error),
+    #[error("that takes longer than {MOUNTS:?}")]
+    Slow,
     #[error("shutting down")]
     ShutDown,
 }
@@ -53,18 +57,18 @@ pub struct LayerFolders {
     /// Where that is mounted.
     fuse: PathBuf,
     at: PathBuf,
-    /// Where images lie until they are mounted; a filesystem that EROFS takes files of.
+    /// Where images lie until they are mounted.
     images: PathBuf,
-    /// Nobody, once it is known that this machine cannot do it.
+    /// Nobody: FUSE alone.
     mounter: Option<Arc<dyn Mounter>>,
-    cannot: Arc<AtomicBool>,
-    slots: Mutex<HashMap<SlotNumber, Mounting>>,
+    at_once: Arc<Semaphore>,
+    slots: Arc<Mutex<HashMap<SlotNumber, Mounting>>>,
 }
 
 impl LayerFolders {
     /// Layers of `fs`, which is mounted at `fuse`, are to be mounted in the folder `at`, and images to be kept in
-    /// `images` meanwhile. What another process mounted there is found again. Without a mounter nothing is mounted
-    /// that is not yet.
+    /// `images` meanwhile. What another process mounted there is found again. Without a mounter, or where this machine
+    /// has no EROFS on files, layers are seen on FUSE alone. Blocks shortly.
     pub fn open(
         fs: Arc<LazyFs>,
         fuse: PathBuf,
@@ -72,13 +76,16 @@ impl LayerFolders {
         images: PathBuf,
         mounter: Option<Arc<dyn Mounter>>,
     ) -> Result<Self, FoldersError> {
-        let known = prepare(&at, &images).map_err(|error| FoldersError {
-            at: at.clone(),
-            images: images.clone(),
-            error,
-        })?;
-        let slots = known.into_iter().map(|slot| (slot, known_to_be(true))).collect();
-        Ok(Self { fs, fuse, at, images, mounter, cannot: Arc::default(), slots: Mutex::new(slots) })
+        let failed = |error| FoldersError { at: at.clone(), images: images.clone(), error };
+        let known = prepare(&at, &images).map_err(failed)?;
+        let mounter = mounter.filter(|_| {
+            let tried = erofs::try_out(&images, &at.join("try"));
+            let why = tried.inspect_err(|why| tracing::info!(%why, "layers are shown by FUSE alone"));
+            why.is_ok()
+        });
+        let slots = known.into_iter().map(|slot| (slot, known_to_be_mounted())).collect();
+        let (at_once, slots) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Mutex::new(slots)));
+        Ok(Self { fs, fuse, at, images, mounter, at_once, slots })
     }
 
     /// Begins to mount a layer, if it can be.
@@ -93,9 +100,9 @@ impl LayerFolders {
 
     /// Where a layer's files are seen.
     pub fn folder(&self, slot: SlotNumber) -> PathBuf {
-        let name = slot.0.to_string();
         let mounted = lock(&self.slots).get(&slot).and_then(|mounting| mounting.peek().copied());
-        if mounted == Some(true) { self.at.join(name) } else { self.fuse.join(name) }
+        let on_erofs = self.mounter.is_some() && mounted == Some(true);
+        if on_erofs { self.on_erofs(slot) } else { self.fuse.join(slot.0.to_string()) }
     }
 
     /// Whether a folder is a layer's.
@@ -108,49 +115,62 @@ impl LayerFolders {
         self.fuse.join(EMPTY)
     }
 
-    /// Unmounts all others. Whoever uses one that is mounted still has it.
-    pub async fn retain(&self, needed: &HashSet<u32>) {
-        let others = {
-            let mut slots = lock(&self.slots);
-            let others = slots.iter_mut().filter(|(slot, _)| !needed.contains(&slot.0));
-            // From now on, for whoever asks, they are not mounted; nor are they again before they are unmounted.
-            let others = others.map(|(&slot, mounting)| {
-                *mounting = finished(unmount_one(mounting.clone(), slot, self.at.join(slot.0.to_string())));
-                (slot, mounting.clone())
-            });
-            others.collect::<Vec<_>>()
-        };
-        for (slot, unmounting) in others {
-            unmounting.await;
-            lock(&self.slots).remove(&slot);
-        }
+    /// Begins at once to unmount all others; nobody has to wait for it. Whoever uses one still has it.
+    pub fn retain(&self, needed: &HashSet<u32>) -> impl Future<Output = ()> + use<> {
+        let mut slots = lock(&self.slots);
+        let others = slots.iter_mut().filter(|(slot, _)| !needed.contains(&slot.0));
+        // From now on, for whoever asks, they are not mounted; nor are they again before they are unmounted.
+        let unmounting: Vec<_> = others
+            .map(|(&slot, mounting)| {
+                let (mounted, at, all) = (mounting.clone(), self.on_erofs(slot), self.slots.clone());
+                *mounting = finished(async move {
+                    mounted.await;
+                    unmount(slot, at).await;
+                    lock(&all).remove(&slot);
+                    false
+                });
+                mounting.clone()
+            })
+            .collect();
+        join_all(unmounting).map(drop)
+    }
+
+    fn on_erofs(&self, slot: SlotNumber) -> PathBuf {
+        self.at.join(slot.0.to_string())
     }
 
     /// Nothing if this machine cannot do it, or the layer is not shown.
     fn mounting(&self, slot: SlotNumber) -> Option<Mounting> {
+        let mounter = self.mounter.clone()?;
         let mut slots = lock(&self.slots);
         if let Some(known) = slots.get(&slot) {
             return Some(known.clone());
         }
-        let mounter = self.mounter.clone().filter(|_| !self.cannot.load(Ordering::Relaxed))?;
         let placed = self.fs.slot(slot)?;
         let name = slot.0.to_string();
         let mount = ErofsMount {
-            image: self.images.join(&name),
             tar: self.fuse.join(format!("{name}{TAR_SUFFIX}")),
-            at: self.at.join(name),
+            image: self.images.join(name),
+            at: self.on_erofs(slot),
         };
-        let (fs, cannot) = (self.fs.clone(), self.cannot.clone());
+        let at_once = self.at_once.clone();
         let mounting = finished(async move {
-            let Err(why) = mount_one(placed, slot, mount, &*mounter).await else { return true };
-            // Unless it is shown no more: then nothing is wrong with this machine.
-            let machine = matches!(why, OnFuse::Mount(_)) && fs.slot(slot).is_some();
-            if machine && !cannot.swap(true, Ordering::Relaxed) {
-                tracing::info!(%why, "layers are shown by FUSE alone; EROFS on files needs Linux 6.12");
-            } else {
-                tracing::debug!(slot = slot.0, %why, "a layer is shown by FUSE alone");
+            let image = mount.image.clone();
+            let mounted = async {
+                let _turn = at_once.acquire().await.map_err(|_| OnFuse::ShutDown)?;
+                mount_one(placed, slot, mount, &*mounter).await
+            };
+            let mounted = tokio::time::timeout(MOUNTS, mounted).await.unwrap_or(Err(OnFuse::Slow));
+            // The mount has it without its name.
+            let _ = fs::remove_file(image);
+            match &mounted {
+                Ok(()) => {}
+                Err(why @ OnFuse::Unfit(_)) => {
+                    tracing::info!(slot = slot.0, %why, "a layer is on FUSE alone")
+                }
+                Err(why) => tracing::warn!(slot = slot.0, %why, "a layer is on FUSE alone"),
             }
-            false
+            mounted.is_ok()
         });
         slots.insert(slot, mounting.clone());
         Some(mounting)
@@ -161,17 +181,6 @@ impl LayerFolders {
 fn finished(work: impl Future<Output = bool> + Send + 'static) -> Mounting {
     let task = tokio::spawn(work);
     async move { task.await.unwrap_or(false) }.boxed().shared()
-}
-
-/// Returns that it is not mounted.
-async fn unmount_one(mounting: Mounting, slot: SlotNumber, at: PathBuf) -> bool {
-    if mounting.await {
-        let unmount = move || overlay::unmount(&at).and_then(|_| fs::remove_dir(&at));
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(unmount).await {
-            tracing::warn!(slot = slot.0, %error, "cannot unmount a layer");
-        }
-    }
-    false
 }
 
 async fn mount_one(
@@ -189,13 +198,27 @@ async fn mount_one(
         made.map(|()| image.len()).map_err(OnFuse::Image)
     });
     let bytes = written.await.map_err(|_| OnFuse::ShutDown)??;
-    let (file, made) = (mount.image.clone(), begun.elapsed());
-    let mounted = tokio::time::timeout(MOUNTS, mounter.mount(mount)).await;
-    // The mount has it without its name.
-    let _ = fs::remove_file(file);
-    mounted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(OnFuse::Mount)?;
+    let made = begun.elapsed();
+    mounter.mount(mount).await.map_err(OnFuse::Mount)?;
     tracing::debug!(slot = slot.0, bytes, ?made, mounted = ?begun.elapsed(), "a layer is on EROFS");
     Ok(())
+}
+
+/// Whether or not it is known to be mounted: a process that mounts may have been later than its deadline, or than its
+/// successor.
+async fn unmount(slot: SlotNumber, at: PathBuf) {
+    let unmount = move || {
+        while mountinfo::is_mounted(&at)? {
+            overlay::unmount(&at)?;
+        }
+        match fs::remove_dir(&at) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    };
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(unmount).await {
+        tracing::warn!(slot = slot.0, %error, "cannot unmount a layer");
+    }
 }
 
 /// Another one for each slot.
@@ -216,19 +239,16 @@ fn prepare(at: &Path, images: &Path) -> io::Result<HashSet<SlotNumber>> {
         fs::remove_file(left?.path())?;
     }
     // As the kernel names it.
-    slots_mounted(&at.canonicalize()?)
-}
-
-fn slots_mounted(at: &Path) -> io::Result<HashSet<SlotNumber>> {
+    let at = at.canonicalize()?;
     let slot = |mount: mountinfo::Mount| {
-        let name = mount.at.strip_prefix(at).ok()?.to_str()?;
+        let name = mount.at.strip_prefix(&at).ok()?.to_str()?;
         name.parse().ok().map(SlotNumber)
     };
     Ok(mountinfo::mounts()?.into_iter().filter_map(slot).collect())
 }
 
-fn known_to_be(mounted: bool) -> Mounting {
-    let mounting = ready(mounted).boxed().shared();
+fn known_to_be_mounted() -> Mounting {
+    let mounting = ready(true).boxed().shared();
     // Looked at, so that others can peek.
     let _ = mounting.clone().now_or_never();
     mounting

@@ -1,7 +1,7 @@
 //! The kernel's list of mounts (proc(5), `mountinfo`). Asked in place of folders themselves: whoever looks at one may
 //! have to wait for a process that is not there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// One mount of this process's namespace.
@@ -16,6 +16,17 @@ pub struct Mount {
 /// In the order in which they were mounted.
 pub fn mounts() -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+/// Whether something is mounted right there. Symbolic links on the way are followed, but none of the path's last part.
+pub fn is_mounted(at: &Path) -> io::Result<bool> {
+    let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else { return Ok(true) };
+    let at = match parent.canonicalize() {
+        Ok(parent) => parent.join(name),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    Ok(mounts()?.iter().any(|mount| mount.at == at))
 }
 
 fn parse(mounts: &str) -> Vec<Mount> {
@@ -46,5 +57,10 @@ mod tests {
             mounts.iter().map(|mount| (mount.at.to_str().unwrap(), mount.is_overlay)).collect();
         assert_eq!(found, [("/", false), ("/mnt/with blank", true)]);
         assert!(mounts.last().unwrap().line.ends_with("lowerdir=/var/tmp/a/fs/0:/x"));
+        assert!(is_mounted(Path::new("/proc")).unwrap());
+        assert!(
+            !is_mounted(Path::new("/proc/self")).unwrap()
+                && !is_mounted(Path::new("/absent/folder")).unwrap()
+        );
     }
 }

@@ -5,16 +5,20 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use rustix::process::{Signal, set_parent_process_death_signal};
 use shoal_lazyfs::erofs::{ErofsMount, Mounter, mount};
 use tokio::process::Command;
+
+use super::AUTHORIZATION;
 
 /// What of the kernel shows layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Driver {
-    /// EROFS where this machine has it for files (Linux 6.12), else FUSE
+    /// EROFS where this machine has it for files, else FUSE
     #[default]
     Auto,
     /// FUSE alone
@@ -42,8 +46,11 @@ pub(crate) struct ErofsArguments {
 }
 
 pub(crate) fn run(arguments: ErofsArguments) -> anyhow::Result<ExitCode> {
+    // Nobody waits for it after the process that started it.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     let ErofsArguments { image, tar, at } = arguments;
-    mount(&ErofsMount { image, tar, at })?;
+    let what = format!("cannot mount {} on {}", image.display(), at.display());
+    mount(&ErofsMount { image, tar, at }).context(what)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -56,7 +63,7 @@ impl Mounter for OwnProgram {
         async move {
             let mut command = Command::new(std::env::current_exe()?);
             command.arg("fs-erofs").args([mount.image, mount.tar, mount.at]);
-            command.stdin(Stdio::null()).kill_on_drop(true);
+            command.stdin(Stdio::null()).env_remove(AUTHORIZATION).kill_on_drop(true);
             let output = command.output().await?;
             if output.status.success() {
                 return Ok(());

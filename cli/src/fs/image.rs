@@ -15,6 +15,7 @@ use shoal_lazyfs::fuse::{Device, FuseMount};
 use shoal_lazyfs::images::Images;
 use shoal_lazyfs::layer_folders::LayerFolders;
 use shoal_lazyfs::link::{Authorization, Link, Served};
+use shoal_lazyfs::mountinfo;
 use shoal_lazyfs::source::{ClaimedIndex, LayerSource};
 use shoal_lazyfs::span_cache::Patience;
 use shoal_proto::Digest;
@@ -126,7 +127,9 @@ async fn folders(
 ) -> anyhow::Result<Vec<String>> {
     let [fuse, erofs, kept] =
         [scratch::LAYERS, scratch::EROFS, "images"].map(|name| arguments.scratch.join(name));
-    let folders = LayerFolders::open(images.fs().clone(), fuse, erofs, kept, arguments.driver.mounter())?;
+    // If it is not, overlayfs is mounted over the layers already, and this process follows another one.
+    let mounter = arguments.driver.mounter().filter(|_| mountinfo::is_mounted(&fuse).unwrap_or(false));
+    let folders = LayerFolders::open(images.fs().clone(), fuse, erofs, kept, mounter)?;
     folders.mount(slots.iter().copied()).await;
     let within = |slot: &SlotNumber| {
         let folder = folders.folder(*slot);

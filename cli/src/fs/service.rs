@@ -84,8 +84,8 @@ enum FillTime {
 
 impl FsArguments {
     pub(super) fn places(&self) -> Places {
-        let (mount, erofs) = (self.mount.join(LAYERS), self.mount.join(EROFS));
-        Places { state: self.state.clone(), mount, erofs }
+        let (fuse, erofs) = (self.mount.join(LAYERS), self.mount.join(EROFS));
+        Places { state: self.state.clone(), fuse, erofs }
     }
 
     pub(super) fn policy(&self) -> Policy {
@@ -174,7 +174,7 @@ fn device(at: &Path, arguments: &FsArguments, systemd: Option<&Systemd>) -> anyh
     let init_file = arguments.mount.join(INIT_FILE);
     let stored = inherited()?.and_then(|descriptor| Some((descriptor, fs::read(&init_file).ok()?)));
     if let Some((descriptor, init)) = stored
-        && is_mounted(at)?
+        && mountinfo::is_mounted(at)?
     {
         tracing::info!("going on with the mount of the process before");
         return Ok(Device::from_parts(descriptor, init));
@@ -195,23 +195,19 @@ fn leave(at: &Path, kept: bool) -> anyhow::Result<()> {
     if kept {
         return Ok(());
     }
+    while mountinfo::is_mounted(at)? {
+        unmount(at)?;
+    }
+    // From now on no process finds a tar to mount another one.
     let erofs = at.with_file_name(EROFS);
-    // Those on EROFS first: they use the other.
     for mount in mountinfo::mounts()?.into_iter().rev().filter(|mount| mount.at.starts_with(&erofs)) {
         unmount(&mount.at)?;
-    }
-    while is_mounted(at)? {
-        unmount(at)?;
     }
     Ok(())
 }
 
 fn unmount(at: &Path) -> anyhow::Result<()> {
     overlay::unmount(at).map(drop).with_context(|| format!("cannot unmount {}", at.display()))
-}
-
-fn is_mounted(at: &Path) -> io::Result<bool> {
-    Ok(mountinfo::mounts()?.iter().any(|mount| mount.at == at))
 }
 
 /// Listens, for root only, in the place of whoever did before.

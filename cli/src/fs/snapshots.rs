@@ -71,5 +71,7 @@ fn inherited(listener: RawFd) -> anyhow::Result<UnixListener> {
     let listener = UnixListener::from(unsafe { OwnedFd::from_raw_fd(listener) });
     listener.local_addr().context("the descriptor is no socket")?;
     listener.set_nonblocking(true)?;
+    // It is inherited by no process that this one starts.
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::CLOEXEC)?;
     Ok(listener)
 }

@@ -39,7 +39,9 @@ impl Scratch {
         }
         let made = || loop {
             let prefix = format!("{PREFIX}{}-", std::process::id());
-            let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(PLACE)?;
+            // As the kernel names it in its list of mounts.
+            let folder =
+                tempfile::Builder::new().prefix(&prefix).tempdir_in(Path::new(PLACE).canonicalize()?)?;
             File::create_new(folder.path().join(LOCK))?;
             // Somebody may have found the file before it was locked.
             if let Some(alive) = hold(folder.path())? {
@@ -82,7 +84,7 @@ fn same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
 
 /// Folders of this kind that root made: nobody else may choose what is removed here.
 fn left_behind() -> Vec<PathBuf> {
-    let all = fs::read_dir(PLACE).into_iter().flatten().flatten();
+    let all = Path::new(PLACE).canonicalize().and_then(fs::read_dir).into_iter().flatten().flatten();
     let named = all.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX));
     let own = named.filter(|entry| entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == 0));
     own.map(|entry| entry.path()).collect()

@@ -152,7 +152,7 @@ fn mount_erofs(images: &Images, fuse: &Path, image: &Path, at: &Path) -> Result<
     let placed = images.fs().slot(SlotNumber(0)).context("the layer is not shown")?;
     fs::write(image, erofs::image(&placed, [1; 16])?)?;
     let (image, tar, at) = (image.to_owned(), fuse.join(format!("0{TAR_SUFFIX}")), at.to_owned());
-    erofs::mount(&ErofsMount { image, tar, at }).context("mount EROFS on files (Linux 6.12)")
+    erofs::mount(&ErofsMount { image, tar, at }).context("mount EROFS on files (Linux 6.12 has it)")
 }
 
 /// A tar with one file that does not compress, and its index.

@@ -11,7 +11,7 @@ use super::record::{Record, put};
 use super::xattrs::Xattrs;
 use super::{BLOCK, BLOCK_BITS, blocks};
 use crate::chain::PlacedLayer;
-use crate::tree::{Kind, Node, NodeIndex};
+use crate::tree::{IMPLIED_META, Kind, Meta, Node, NodeIndex, Tree};
 
 const MAGIC: u32 = 0xe0f5_e1e2;
 const SUPER_BLOCK: usize = 1024;
@@ -25,7 +25,6 @@ const DEVICE_SLOT: usize = DEVICE_SLOT_NUMBER as usize * DEVICE_SLOT_LEN;
 const NODES: usize = (DEVICE_SLOT + DEVICE_SLOT_LEN).next_multiple_of(BLOCK);
 /// A node's number is where it lies, in these.
 const NODE_UNIT: usize = 32;
-const ROOT: u16 = 48;
 const NODE_LEN: usize = 64;
 /// Of a node's format, beside the layout of its bytes: it has 64 bytes and not 32.
 const LONG_NODE: u16 = 1;
@@ -53,7 +52,20 @@ pub enum Unfit {
 
 /// The image of a layer in its place. Overlayfs tells images apart by their `id`.
 pub fn image(placed: &PlacedLayer, id: [u8; 16]) -> Result<Vec<u8>, Unfit> {
-    let plan = Plan::new(placed)?;
+    write(Layer { tree: placed.tree(), placed: Some(placed) }, id)
+}
+
+/// Without any files, to be tried out.
+pub(super) fn empty_image() -> Vec<u8> {
+    let kind = Kind::Dir { entries: 0..0, parent: NodeIndex(0), opaque: false, implied: false };
+    let root = Node { meta: IMPLIED_META, kind, xattrs: Box::default(), links: 2 };
+    let tree = Tree { nodes: vec![root], ..Tree::default() };
+    // There is nothing in it that cannot be told.
+    write(Layer { tree: &tree, placed: None }, [0; 16]).unwrap_or_default()
+}
+
+fn write(layer: Layer<'_>, id: [u8; 16]) -> Result<Vec<u8>, Unfit> {
+    let plan = Plan::new(layer)?;
     let mut image = vec![0; plan.len];
     plan.write_head(&mut image, id)?;
     for (index, (node, place)) in plan.nodes() {
@@ -80,19 +92,40 @@ struct Place {
     end: usize,
 }
 
+/// What an image is made of.
+#[derive(Clone, Copy)]
+struct Layer<'a> {
+    tree: &'a Tree,
+    placed: Option<&'a PlacedLayer>,
+}
+
+impl<'a> Layer<'a> {
+    fn meta(&self, index: NodeIndex, node: &'a Node) -> &'a Meta {
+        self.placed.map_or(&node.meta, |placed| placed.meta(index, node))
+    }
+
+    fn xattrs(&self, index: NodeIndex, node: &'a Node) -> Result<Xattrs<'a>, Unfit> {
+        Xattrs::of(self.placed.map_or(&node.xattrs, |placed| placed.xattrs(index, node)), node)
+    }
+
+    fn tar_size(&self) -> u64 {
+        self.placed.map_or(0, |placed| placed.layer().index().spans.tar_size())
+    }
+}
+
 /// Where everything lies.
 struct Plan<'a> {
-    placed: &'a PlacedLayer,
+    layer: Layer<'a>,
     places: Vec<Place>,
     len: usize,
 }
 
 impl<'a> Plan<'a> {
-    fn new(placed: &'a PlacedLayer) -> Result<Self, Unfit> {
-        let nodes = &placed.tree().nodes;
+    fn new(layer: Layer<'a>) -> Result<Self, Unfit> {
+        let nodes = &layer.tree.nodes;
         let (mut places, mut at, mut chunks) = (Vec::with_capacity(nodes.len()), NODES, 0);
         for (number, node) in nodes.iter().enumerate() {
-            let place = Place::new(placed, node_index(number), node, at)?;
+            let place = Place::new(layer, node_index(number), node, at)?;
             if place.layout == Layout::Chunks {
                 chunks += place.content.len() / chunks::INDEX_LEN;
             }
@@ -113,22 +146,23 @@ impl<'a> Plan<'a> {
         if len > MAX_IMAGE {
             return Err(Unfit::Large);
         }
-        Ok(Self { placed, places, len })
+        Ok(Self { layer, places, len })
     }
 
     fn nodes(&self) -> impl Iterator<Item = (NodeIndex, (&'a Node, &Place))> {
-        let both = self.placed.tree().nodes.iter().zip(&self.places).enumerate();
+        let both = self.layer.tree.nodes.iter().zip(&self.places).enumerate();
         both.map(|(number, both)| (node_index(number), both))
     }
 
     fn write_head(&self, image: &mut [u8], id: [u8; 16]) -> Result<(), Unfit> {
+        let root = u16::try_from(self.number(self.layer.tree.root())).map_err(|_| Unfit::Size)?;
         let mut head = Record::<SUPER_BLOCK_LEN>::new();
-        head.u32(0, MAGIC).u8(12, BLOCK_BITS).u16(14, ROOT).u64(16, self.places.len() as u64);
+        head.u32(0, MAGIC).u8(12, BLOCK_BITS).u16(14, root).u64(16, self.places.len() as u64);
         head.u32(36, blocks(self.len as u64)?).bytes(48, &id);
         head.u32(80, FEATURES).u16(86, 1).u16(88, DEVICE_SLOT_NUMBER);
         put(image, SUPER_BLOCK, &head.0);
         let mut slot = Record::<DEVICE_SLOT_LEN>::new();
-        slot.bytes(0, b"tar").u32(64, blocks(self.placed.layer().index().spans.tar_size())?);
+        slot.bytes(0, b"tar").u32(64, blocks(self.layer.tar_size())?);
         put(image, DEVICE_SLOT, &slot.0);
         Ok(())
     }
@@ -137,7 +171,7 @@ impl<'a> Plan<'a> {
         &self,
         image: &mut [u8],
         index: NodeIndex,
-        node: &Node,
+        node: &'a Node,
         place: &Place,
     ) -> Result<(), Unfit> {
         let start = place.content.start;
@@ -147,7 +181,7 @@ impl<'a> Plan<'a> {
         }
         match &node.kind {
             Kind::Dir { parent, .. } => {
-                let tree = self.placed.tree();
+                let tree = self.layer.tree;
                 Folder::new(tree, index, *parent).write(image, start, tree, |index| self.number(index));
             }
             Kind::Symlink { target } => put(image, start, target),
@@ -165,7 +199,7 @@ impl<'a> Plan<'a> {
             }
             Kind::Fifo => {}
         }
-        let (meta, xattrs) = (self.placed.meta(index, node), Xattrs::of(self.placed, index, node)?);
+        let (meta, xattrs) = (self.layer.meta(index, node), self.layer.xattrs(index, node)?);
         let mut record = Record::<NODE_LEN>::new();
         record.u16(0, LONG_NODE | ((place.layout as u16) << 1)).u16(2, xattrs.words()?);
         record.u16(4, type_bits(&node.kind) | meta.mode).u64(8, size).u32(16, whereabouts);
@@ -185,9 +219,9 @@ impl<'a> Plan<'a> {
 
 impl Place {
     /// For a node that lies at `at` or somewhat behind. Where its blocks will be is found later.
-    fn new(placed: &PlacedLayer, index: NodeIndex, node: &Node, at: usize) -> Result<Self, Unfit> {
+    fn new(layer: Layer<'_>, index: NodeIndex, node: &Node, at: usize) -> Result<Self, Unfit> {
         let (layout, len) = match &node.kind {
-            Kind::Dir { parent, .. } => beside(Folder::new(placed.tree(), index, *parent).len()),
+            Kind::Dir { parent, .. } => beside(Folder::new(layer.tree, index, *parent).len()),
             Kind::Symlink { target } => beside(target.len()),
             Kind::File { size: size @ 1.., extents } => {
                 let count = usize::try_from(Chunks::of(*size, extents)?.count).map_err(|_| Unfit::Size)?;
@@ -195,7 +229,7 @@ impl Place {
             }
             _ => (Layout::Blocks, 0),
         };
-        let before = NODE_LEN + Xattrs::of(placed, index, node)?.len();
+        let before = NODE_LEN + layer.xattrs(index, node)?.len();
         let start = match (at + before, layout) {
             (start, Layout::Chunks) => start.next_multiple_of(chunks::INDEX_LEN),
             (start, Layout::Beside) if start % BLOCK + len > BLOCK => {

@@ -2,9 +2,8 @@
 
 use super::Unfit;
 use super::record::{Record, put};
-use crate::chain::PlacedLayer;
 use crate::fs::opaque_attribute;
-use crate::tree::{Node, NodeIndex};
+use crate::tree::{Node, Xattr};
 
 const HEADER_LEN: usize = 12;
 const ENTRY_HEADER_LEN: usize = 4;
@@ -29,8 +28,9 @@ struct Entry<'a> {
 }
 
 impl<'a> Xattrs<'a> {
-    pub(super) fn of(placed: &'a PlacedLayer, index: NodeIndex, node: &'a Node) -> Result<Self, Unfit> {
-        let own = placed.xattrs(index, node).iter().map(|(name, value)| (&**name, &**value));
+    /// `own`, and what `node` has for overlayfs.
+    pub(super) fn of(own: &'a [Xattr], node: &'a Node) -> Result<Self, Unfit> {
+        let own = own.iter().map(|(name, value)| (&**name, &**value));
         let all = own.chain(opaque_attribute(node));
         let entry = |(name, value)| {
             Entry::new(name, value).ok_or_else(|| Unfit::Xattr(String::from_utf8_lossy(name).into_owned()))

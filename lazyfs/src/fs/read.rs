@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use futures_util::future::try_join_all;
 
-use crate::chain::PlacedLayer;
 use crate::source::Urgency;
 use crate::span_cache::{Layer, ReadError};
 use crate::tree::Extent;
@@ -43,9 +42,9 @@ impl FileRead {
     }
 
     /// A read of the tar itself, of which nothing is to be seen but bytes of files: elsewhere are zeros.
-    pub(super) fn of_tar(placed: &PlacedLayer, offset: u64, len: usize) -> Self {
-        let size = placed.layer().index().spans.tar_size();
-        Self::new(placed.layer().clone(), size, placed.parts(), offset, len)
+    pub(super) fn of_tar(layer: Arc<Layer>, offset: u64, len: usize) -> Self {
+        let (all, size) = (layer.clone(), layer.index().spans.tar_size());
+        Self::new(layer, size, all.parts(), offset, len)
     }
 
     /// Bytes that will be read.

@@ -27,6 +27,8 @@ const MAX_BACKGROUND: u16 = 1024;
 const BLOCK: u32 = 4096;
 /// What the kernel is asked for where it has it. Without them it is slower, or access lists do not count.
 const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
+    // For EROFS: a read in several requests fails if one does, and is not shown with zeros in place of the rest.
+    .union(InitFlags::FUSE_ASYNC_DIO)
     .union(InitFlags::FUSE_PARALLEL_DIROPS)
     .union(InitFlags::FUSE_DO_READDIRPLUS)
     .union(InitFlags::FUSE_READDIRPLUS_AUTO)

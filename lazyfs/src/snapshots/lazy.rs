@@ -119,8 +119,8 @@ impl LazyLayers {
             Images::open(&places.state.join("cache"), Arc::new(link.clone()), Patience::default()).await?;
         // Containers may still run on these numbers, though the cache was lost.
         images.keep_free(SlotNumber(free)).await?;
-        let kept = places.state.join("x");
-        let folders = LayerFolders::open(images.fs().clone(), places.mount, places.erofs, kept, mounter)?;
+        let images_at = places.state.join("images");
+        let folders = LayerFolders::open(images.fs().clone(), places.fuse, places.erofs, images_at, mounter)?;
         let rate = Arc::new(FillRate::bytes_per_second(policy.fill_rate));
         Ok(Self {
             link,
@@ -298,7 +298,8 @@ impl LazyLayers {
     /// Shows no more what no snapshot needs. These are all that any snapshot needs.
     pub(super) async fn release(&self, needed: &[KnownLayer]) {
         let slots: HashSet<u32> = needed.iter().map(|layer| layer.slot).collect();
-        self.folders.retain(&slots).await;
+        // Not waited for: at a start nobody answers yet who reads in them.
+        drop(self.folders.retain(&slots));
         // Those above first: they have the larger numbers.
         for slot in self.images.fs().slots().into_iter().rev().filter(|slot| !slots.contains(&slot.0)) {
             let Some(placed) = self.images.fs().slot(slot) else { continue };

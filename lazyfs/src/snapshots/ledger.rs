@@ -27,7 +27,7 @@ pub struct Places {
     /// A folder of its own, for what outlasts a restart of the machine.
     pub state: PathBuf,
     /// Where the filesystem is mounted. Short, for overlayfs takes one page of names.
-    pub mount: PathBuf,
+    pub fuse: PathBuf,
     /// Where layers are mounted on EROFS; as short.
     pub erofs: PathBuf,
 }

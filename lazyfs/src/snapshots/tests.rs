@@ -25,7 +25,7 @@ async fn open(folder: &TempDir) -> Arc<Snapshotter> {
 async fn open_with(folder: &TempDir, policy: Policy) -> Arc<Snapshotter> {
     let places = Places {
         state: folder.path().to_owned(),
-        mount: folder.path().join("mount"),
+        fuse: folder.path().join("mount"),
         erofs: folder.path().join("erofs"),
     };
     let link = Link::open(folder.path().join("no.sock"));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, try_join_all};
@@ -21,6 +21,7 @@ use crate::VerifiedSpan;
 use crate::index::{IndexId, LayerIndex, SpanIndex};
 use crate::lock::lock;
 use crate::source::{SourceError, Urgency};
+use crate::tree::{Extent, Kind, Tree};
 
 #[cfg(test)]
 mod failed_syncs;
@@ -54,6 +55,8 @@ pub struct Layer {
     demand: Semaphore,
     ahead: Semaphore,
     last_demand: Mutex<Option<Instant>>,
+    /// See [`Self::parts`]; found when somebody asks.
+    parts: OnceLock<Box<[Extent]>>,
     around: Surroundings,
 }
 
@@ -65,6 +68,7 @@ impl Layer {
             demand: Semaphore::new(DEMAND),
             ahead: Semaphore::new(AHEAD),
             last_demand: Mutex::default(),
+            parts: OnceLock::new(),
             around,
         }
     }
@@ -75,6 +79,11 @@ impl Layer {
 
     pub fn index(&self) -> &LayerIndex {
         self.stored.index()
+    }
+
+    /// Where the tar holds bytes of files, in order.
+    pub(crate) fn parts(&self) -> &[Extent] {
+        self.parts.get_or_init(|| parts(&self.index().tree))
     }
 
     pub(crate) fn index_id(&self) -> IndexId {
@@ -333,6 +342,26 @@ impl Drop for Layer {
     fn drop(&mut self) {
         self.around.shelf.close_later(self.stored.clone());
     }
+}
+
+fn parts(tree: &Tree) -> Box<[Extent]> {
+    let extents = tree.nodes.iter().flat_map(|node| match &node.kind {
+        Kind::File { extents, .. } => &**extents,
+        _ => &[],
+    });
+    let in_tar = |extent: &Extent| Extent { file_offset: extent.tar_offset, ..*extent };
+    let mut parts: Vec<_> = extents.map(in_tar).collect();
+    parts.sort_unstable_by_key(|part| part.tar_offset);
+    // No tar has two in one place, but somebody may have made an index by hand.
+    parts.dedup_by(|next, part| {
+        let end = part.tar_offset + part.len;
+        let within = next.tar_offset < end;
+        if within {
+            part.len = end.max(next.tar_offset + next.len) - part.tar_offset;
+        }
+        within
+    });
+    parts.into()
 }
 
 /// How far `at` lies behind `start`; both lie within one read or one span.

@@ -1,10 +1,13 @@
 //! Layers on EROFS, whose files' bytes are in their tars on FUSE, are what they are on FUSE alone.
 
 use std::collections::HashSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -17,7 +20,7 @@ use super::folder::{seen, short};
 use super::image;
 use super::samples;
 use super::served::{Served, can_mount};
-use super::source::Source;
+use super::source::{Mood, Source};
 
 /// In this process, which nobody kills; or not at all.
 #[derive(Debug, Default)]
@@ -74,6 +77,33 @@ fn same_as_on_fuse(folders: &LayerFolders, served: &Served, slot: SlotNumber) {
         assert!(got == want, "{path:?}: {:?} instead of {:?}", short(got), short(want));
     }
     assert_eq!(got.len(), want.len());
+}
+
+/// The root lies where the image says, however much is in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn roots_of_all_lengths() {
+    if !can_mount() {
+        return;
+    }
+    let with_names = |len: usize| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for name in ["a".repeat(200), "b".repeat(len)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, &b""[..]).unwrap();
+        }
+        tar.into_inner().unwrap()
+    };
+    let tars: Vec<_> = (190..240).map(with_names).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let (served, slots) = with(folder.path(), &tars).await;
+    let folders = open(&served, folder.path(), &Arc::default());
+    folders.mount(slots.iter().copied()).await;
+    for slot in slots {
+        same_as_on_fuse(&folders, &served, slot);
+    }
+    folders.retain(&HashSet::new()).await;
 }
 
 /// Blocks have 512 bytes: what ends at, before and behind such an end.
@@ -148,21 +178,99 @@ async fn a_process_finds_what_the_one_before_it_mounted_and_unmounts_what_nobody
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_there_is_no_erofs_layers_are_on_fuse_and_nobody_tries_again() {
+async fn a_layer_that_is_not_mounted_is_on_fuse_and_so_are_all_where_nobody_mounts() {
     if !can_mount() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let tars = image::adversarial(&folder.path().join("made"));
     let (served, slots) = with(folder.path(), &tars[..2]).await;
-    let mounter = Arc::new(Here { refuses: true, ..Here::default() });
-    let folders = open(&served, folder.path(), &mounter);
-    folders.mount([slots[0]]).await;
-    folders.mount(slots.iter().copied()).await;
-    assert_eq!(mounter.asked.load(Ordering::Relaxed), 1);
-    for slot in slots {
-        assert_eq!(folders.folder(slot), served.at.join(slot.0.to_string()));
+    let on_fuse = served.at.join("0");
+    {
+        let folders = open(&served, folder.path(), &Arc::new(Here { refuses: true, ..Here::default() }));
+        folders.mount([slots[0]]).await;
+        assert_eq!(folders.folder(slots[0]), on_fuse);
     }
+    open(&served, folder.path(), &Arc::default()).mount([slots[0]]).await;
+    let (fs, at, images) =
+        (served.images.fs().clone(), folder.path().join("x"), folder.path().join("images"));
+    let folders = LayerFolders::open(fs, served.at.clone(), at, images, None).unwrap();
+    folders.mount(slots.iter().copied()).await;
+    assert_eq!(folders.folder(slots[0]), on_fuse, "though another process mounted it");
+    folders.retain(&HashSet::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_erofs_on_files_all_is_on_fuse() {
+    if !can_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let tars = image::adversarial(&folder.path().join("made"));
+    let (served, slots) = with(folder.path(), &tars[..1]).await;
+    let (fs, at) = (served.images.fs().clone(), folder.path().join("x"));
+    let (mounter, images) = (Arc::new(Here::default()), Path::new("/dev/shm").join("shoal-test-images"));
+    // No files of a tmpfs.
+    let folders =
+        LayerFolders::open(fs, served.at.clone(), at, images.clone(), Some(mounter.clone())).unwrap();
+    std::fs::remove_dir(images).unwrap();
+    folders.mount(slots.iter().copied()).await;
+    assert_eq!(mounter.asked.load(Ordering::Relaxed), 0);
+    assert_eq!(folders.folder(slots[0]), served.at.join("0"));
+}
+
+/// Bytes from one read to the next of who looks for failures.
+const STEP: usize = 128 << 10;
+
+/// The kernel takes what comes of a read, if anything does, and shows zeros in place of the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_fails_after_a_part_of_it_leaves_no_zeros() {
+    if !can_mount() {
+        return;
+    }
+    let content: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(1..)).take(4 << 20).collect();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_data(&mut header, "file", &*content).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let source = Arc::new(Source::new());
+    let layer = source.add(tar.into_inner().unwrap(), samples::SPAN);
+    let patience = Patience { deadline: Duration::from_millis(50) };
+    let served = Served::new(folder.path(), source.clone(), patience).await;
+    let slots = served.images.add(&[layer]).await.unwrap();
+    let folders = open(&served, folder.path(), &Arc::default());
+    folders.mount(slots.iter().copied()).await;
+    let file = File::open(folders.folder(slots[0]).join("file")).unwrap();
+    // Each second MiB is here.
+    let opened = served.images.layers(&slots).remove(0);
+    for span in opened.index().spans.indexes() {
+        let range = opened.index().spans.tar_range(span).unwrap();
+        if (range.start >> 20) % 2 == 0 {
+            opened.fill(span).await.unwrap();
+        }
+    }
+    source.becomes(Mood::Gone);
+    let read: Vec<_> = tokio::task::block_in_place(|| {
+        let byte = |at: u64| {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).ok().map(|()| byte[0])
+        };
+        (0..content.len() as u64).step_by(STEP).map(byte).collect()
+    });
+    let got: Vec<_> = read.iter().flatten().collect();
+    assert!(!got.is_empty() && got.len() < read.len(), "{} of {}", got.len(), read.len());
+    for (step, byte) in read.iter().enumerate() {
+        assert!(byte.is_none_or(|byte| byte == content[step * STEP]), "step {step}");
+    }
+    source.becomes(Mood::Serves);
+    let whole = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        (&file).read_to_end(&mut bytes).map(|_| bytes)
+    });
+    assert!(whole.await.unwrap().unwrap() == content);
+    folders.retain(&HashSet::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

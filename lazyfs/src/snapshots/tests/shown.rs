@@ -21,7 +21,7 @@ impl Case {
     async fn open(folder: &TempDir) -> (Link, Arc<Snapshotter>) {
         let places = Places {
             state: folder.path().to_owned(),
-            mount: folder.path().join("mount"),
+            fuse: folder.path().join("mount"),
             erofs: folder.path().join("erofs"),
         };
         let link = Link::open(folder.path().join("node.sock"));
