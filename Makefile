@@ -38,7 +38,7 @@ bench: rust
 
 # Feeds what reads bytes of strangers with bytes that nobody thought of, ten minutes for each target; stops at the
 # first finding, which is kept in target/fuzz. `make fuzz FUZZ_SECONDS=60 FUZZ=span` is shorter. Needs a C++ compiler.
-FUZZ ?= index tar layer span link
+FUZZ ?= index tar layer erofs span link
 FUZZ_SECONDS ?= 600
 FUZZED := $(abspath $(or $(CARGO_TARGET_DIR),target))/fuzz
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')

@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
 
 use crate::report::Report;
@@ -104,6 +106,7 @@ pub(crate) fn gib(bytes: u64) -> f64 {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    mount_for_itself();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if arguments.send_chunks {
         return runtime.block_on(bare_transport::send());
@@ -134,4 +137,13 @@ fn main() -> Result<()> {
             Err(error)
         })?;
     if arguments.json { bench.report.print_json() } else { bench.report.print_table() }
+}
+
+/// What this process and those that it starts mount goes with them, also if they are killed. Without the right to do so
+/// there is none to mount anything either.
+#[allow(unsafe_code, reason = "the call leaves descriptors alone, and there are no other threads yet")]
+fn mount_for_itself() {
+    // SAFETY: as above.
+    let own = unsafe { unshare_unsafe(UnshareFlags::NEWNS) };
+    let _ = own.and_then(|()| mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC));
 }

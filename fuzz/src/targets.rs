@@ -5,6 +5,7 @@
 use std::io;
 
 use shoal_lazyfs::build::{BuildSink, Built, IndexBuilder};
+use shoal_lazyfs::erofs::lone_image;
 use shoal_lazyfs::index::{Compression, Entrance, Head, LayerIndex, Span, SpanTable, WindowRef, encode_head};
 use shoal_lazyfs::link::messages::{Answer, Reply, Request};
 use shoal_lazyfs::link::{Image, client_frames, receive, server_frames};
@@ -13,10 +14,14 @@ use shoal_proto::Digest;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
+mod erofs_image;
+
+use erofs_image::ErofsImage;
+
 type Target = fn(&[u8]);
 
-pub(crate) const TARGETS: [(&str, Target); 5] =
-    [("index", index), ("tar", tar), ("layer", layer), ("span", span), ("link", link)];
+pub(crate) const TARGETS: [(&str, Target); 6] =
+    [("index", index), ("tar", tar), ("layer", layer), ("erofs", erofs), ("span", span), ("link", link)];
 
 /// Bytes of tar that a target looks at: a few bytes of a compressed layer may be very many.
 const MAX_TAR: usize = 4 << 20;
@@ -109,6 +114,15 @@ pub(crate) fn tar(data: &[u8]) {
 pub(crate) fn layer(data: &[u8]) {
     let Some((&piece, layer)) = data.split_first() else { return };
     indexed(layer, 4096, usize::from(piece) + 1);
+}
+
+/// A tar that is not compressed, as an image of EROFS.
+pub(crate) fn erofs(layer: &[u8]) {
+    let Some(Built { index, .. }) = build(layer, 1 << 20, layer.len().max(1)) else { return };
+    let tar_size = index.spans.tar_size();
+    if let Ok(image) = lone_image(&index.tree, tar_size, [1; 16]) {
+        ErofsImage::new(&image).assert_shows(&index.tree, tar_size);
+    }
 }
 
 /// A span's compressed bytes and its window, of which the window matches its hash.

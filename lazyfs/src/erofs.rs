@@ -11,7 +11,7 @@ mod record;
 mod xattrs;
 
 use image::empty_image;
-pub use image::{Unfit, image};
+pub use image::{Unfit, image, lone_image};
 pub use mount::{ErofsMount, Mounter, mount, try_out};
 
 /// As a power of two: tar's blocks, so that each file in it begins with one.

@@ -52,7 +52,13 @@ pub enum Unfit {
 
 /// The image of a layer in its place. Overlayfs tells images apart by their `id`.
 pub fn image(placed: &PlacedLayer, id: [u8; 16]) -> Result<Vec<u8>, Unfit> {
-    write(Layer { tree: placed.tree(), placed: Some(placed) }, id)
+    let tar_size = placed.layer().index().spans.tar_size();
+    write(Layer { tree: placed.tree(), tar_size, placed: Some(placed) }, id)
+}
+
+/// That of a layer by itself: folders that its tar only implies have nothing from layers below.
+pub fn lone_image(tree: &Tree, tar_size: u64, id: [u8; 16]) -> Result<Vec<u8>, Unfit> {
+    write(Layer { tree, tar_size, placed: None }, id)
 }
 
 /// Without any files, to be tried out.
@@ -61,7 +67,7 @@ pub(super) fn empty_image() -> Vec<u8> {
     let root = Node { meta: IMPLIED_META, kind, xattrs: Box::default(), links: 2 };
     let tree = Tree { nodes: vec![root], ..Tree::default() };
     // There is nothing in it that cannot be told.
-    write(Layer { tree: &tree, placed: None }, [0; 16]).unwrap_or_default()
+    lone_image(&tree, 0, [0; 16]).unwrap_or_default()
 }
 
 fn write(layer: Layer<'_>, id: [u8; 16]) -> Result<Vec<u8>, Unfit> {
@@ -96,6 +102,7 @@ struct Place {
 #[derive(Clone, Copy)]
 struct Layer<'a> {
     tree: &'a Tree,
+    tar_size: u64,
     placed: Option<&'a PlacedLayer>,
 }
 
@@ -106,10 +113,6 @@ impl<'a> Layer<'a> {
 
     fn xattrs(&self, index: NodeIndex, node: &'a Node) -> Result<Xattrs<'a>, Unfit> {
         Xattrs::of(self.placed.map_or(&node.xattrs, |placed| placed.xattrs(index, node)), node)
-    }
-
-    fn tar_size(&self) -> u64 {
-        self.placed.map_or(0, |placed| placed.layer().index().spans.tar_size())
     }
 }
 
@@ -162,7 +165,7 @@ impl<'a> Plan<'a> {
         head.u32(80, FEATURES).u16(86, 1).u16(88, DEVICE_SLOT_NUMBER);
         put(image, SUPER_BLOCK, &head.0);
         let mut slot = Record::<DEVICE_SLOT_LEN>::new();
-        slot.bytes(0, b"tar").u32(64, blocks(self.layer.tar_size())?);
+        slot.bytes(0, b"tar").u32(64, blocks(self.layer.tar_size)?);
         put(image, DEVICE_SLOT, &slot.0);
         Ok(())
     }
