@@ -23,7 +23,8 @@ use crate::metrics::Metrics;
 
 /// Messages that wait for the session; a tracker that does not take them for so long is as good as gone.
 const OUTGOING: usize = 4096;
-/// A question to the tracker that is not answered by then is answered with "not known".
+/// A question to the tracker that is not answered by then is answered with "not known". Long enough for the next attempt
+/// to reach a scheduler: the origin is gone when somebody asks, and one that only starts again may know.
 const ANSWER: Duration = Duration::from_secs(2);
 /// Between attempts to reach a scheduler; each waits between half and all of it, so that a cluster's nodes do not
 /// all come at once.
@@ -125,9 +126,11 @@ impl TrackerLink {
     }
 
     async fn ask(&self, question: impl FnOnce(u64) -> NodeMessage) -> Option<TrackerMessage> {
-        if !self.is_up() {
-            return None;
-        }
+        timeout(ANSWER, self.answered(question)).await.ok()?
+    }
+
+    async fn answered(&self, question: impl FnOnce(u64) -> NodeMessage) -> Option<TrackerMessage> {
+        self.opened().await;
         let request = self.0.next_question.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         {
@@ -137,9 +140,7 @@ impl TrackerLink {
             questions.insert(request, answer);
         }
         self.send(question(request));
-        let answer = timeout(ANSWER, answered).await;
-        lock(&self.0.questions).remove(&request);
-        answer.ok()?.ok()
+        answered.await.ok()
     }
 
     /// Notes who was named for a blob, where somebody asks for that.
@@ -407,4 +408,38 @@ async fn session(
     }
     *lock(&link.0.outgoing) = None;
     swarm.send(Input::TrackerDown).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_waits_for_a_tracker_that_comes_in_time() {
+        let link = TrackerLink::default();
+        let queries = TrackerQueries::new(link.clone());
+        let (registry, repository) = ("registry.test".parse().unwrap(), "library/app".parse().unwrap());
+        let asked = queries.is_anonymous(&registry, &repository);
+        let tracker = async {
+            // The question comes before the tracker.
+            tokio::task::yield_now().await;
+            let (outgoing, mut told) = mpsc::channel(1);
+            *lock(&link.0.outgoing) = Some(outgoing);
+            link.0.opened.notify_waiters();
+            let asked = timeout(ANSWER, told.recv()).await.expect("nothing was asked");
+            let Some(NodeMessage::AnonymousLookup { request, .. }) = asked else { panic!("{asked:?}") };
+            link.answer(request, TrackerMessage::AnonymousFound { request, known: true });
+        };
+        let (known, ()) = futures_util::join!(asked, tracker);
+        assert!(known);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_tracker_a_question_is_answered_in_time_too() {
+        let queries = TrackerQueries::new(TrackerLink::default());
+        let (registry, repository) = ("registry.test".parse().unwrap(), "library/app".parse().unwrap());
+        let begun = Instant::now();
+        assert!(!queries.is_anonymous(&registry, &repository).await);
+        assert!(begun.elapsed() <= ANSWER + Duration::from_millis(1));
+    }
 }
