@@ -60,6 +60,13 @@ impl Default for Patience {
     }
 }
 
+impl Patience {
+    /// After which what nobody could serve is tried again.
+    pub(crate) fn forgotten(&self) -> Duration {
+        self.deadline.min(Duration::from_secs(1))
+    }
+}
+
 /// The folder of all layers. One process uses it at a time.
 #[derive(Debug)]
 pub struct SpanCache {

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -83,9 +83,7 @@ impl ShoalFs {
         if self.systemd.is_some() {
             shoal.env("NOTIFY_SOCKET", self.dir.path().join("notify"));
         }
-        shoal.arg("fs").arg("--node").arg(&self.node).args(&self.options);
-        shoal.arg("--state").arg(self.dir.path().join("state")).arg("--mount").arg(self.dir.path().join("m"));
-        shoal.arg("--socket").arg(self.socket());
+        self.arguments(&mut shoal);
         let log = self.dir.path().join("fs.log");
         let before = std::fs::read_to_string(log.with_extension("err")).unwrap_or_default().len();
         let mut process = Process::spawn("shoal fs", shoal, &log);
@@ -98,6 +96,20 @@ impl ShoalFs {
         if let Some(systemd) = &mut self.systemd {
             systemd.until_ready();
         }
+    }
+
+    fn arguments(&self, shoal: &mut tokio::process::Command) {
+        shoal.arg("fs").arg("--node").arg(&self.node).args(&self.options);
+        shoal.arg("--state").arg(self.dir.path().join("state")).arg("--mount").arg(self.dir.path().join("m"));
+        shoal.arg("--socket").arg(self.socket());
+    }
+
+    /// What comes of starting it a second time.
+    pub async fn start_second(&self) -> Output {
+        let mut shoal = command(&shoal_binary().display().to_string());
+        self.arguments(&mut shoal);
+        shoal.kill_on_drop(true);
+        tokio::time::timeout(PATIENCE, shoal.output()).await.expect("it ends").unwrap()
     }
 
     /// All that is its own: state, logs, and the mount in `m`.

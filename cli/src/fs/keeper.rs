@@ -42,7 +42,7 @@ impl Keeper {
             if status.success() {
                 return Ok(());
             }
-            tracing::warn!(%status, "the process that serves the files died; starting another one");
+            tracing::warn!(%status, "the process that serves the files died");
             self.restart().await?;
         }
     }
@@ -51,7 +51,11 @@ impl Keeper {
         loop {
             self.deaths.retain(|death| death.elapsed() < MINUTE);
             self.deaths.push(Instant::now());
-            ensure!(self.deaths.len() <= MAX_DEATHS, "it died {MAX_DEATHS} times within a minute");
+            ensure!(
+                self.deaths.len() < MAX_DEATHS,
+                "the process that serves the files died {MAX_DEATHS} times within a minute; now nothing serves them"
+            );
+            tracing::info!("starting another one");
             match spawn(&self.device, &self.arguments).await {
                 Ok((child, said, _)) => {
                     (self.child, self.output) = (child, said);

@@ -2,7 +2,7 @@
 //! serve it.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
@@ -112,7 +112,11 @@ pub(crate) fn run(arguments: FsArguments) -> anyhow::Result<ExitCode> {
     for path in [&arguments.state, &arguments.mount] {
         let text = path.to_str().unwrap_or(":");
         let odd = text.contains([':', ',', '\\']) || text.contains(char::is_whitespace);
-        ensure!(path.is_absolute() && !odd, "overlayfs cannot use the folder {}", path.display());
+        ensure!(
+            path.is_absolute() && !odd,
+            "overlayfs cannot use the folder {}: it must be an absolute path without blanks, colons, commas and backslashes",
+            path.display()
+        );
     }
     let runtime = serve::runtime()?;
     let done = runtime.block_on(keep(&arguments));
@@ -127,6 +131,7 @@ async fn keep(arguments: &FsArguments) -> anyhow::Result<ExitCode> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
+    let _alone = [hold(&arguments.state)?, hold(&arguments.mount)?];
     // As the kernel's list of mounts has it.
     let at = arguments.mount.canonicalize()?.join(LAYERS);
     let device = device(&at, arguments, systemd.as_ref())?;
@@ -200,10 +205,29 @@ fn leave(at: &Path, kept: bool) -> anyhow::Result<()> {
     }
     // From now on no process finds a tar to mount another one.
     let erofs = at.with_file_name(EROFS);
-    for mount in mountinfo::mounts()?.into_iter().rev().filter(|mount| mount.at.starts_with(&erofs)) {
-        unmount(&mount.at)?;
+    let layers: Vec<_> =
+        mountinfo::mounts()?.into_iter().rev().filter(|mount| mount.at.starts_with(&erofs)).collect();
+    for layer in &layers {
+        unmount(&layer.at)?;
+    }
+    for layer in &layers {
+        // An empty folder in its place would be taken for an empty layer.
+        match fs::remove_dir(&layer.at) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", layer.at.display()));
+            }
+            _ => {}
+        }
     }
     Ok(())
+}
+
+/// Keeps others from a folder that one process uses at a time, as long as what it returns.
+fn hold(folder: &Path) -> anyhow::Result<File> {
+    let open = File::open(folder).with_context(|| format!("cannot open the folder {}", folder.display()))?;
+    let held = rustix::fs::flock(&open, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    held.with_context(|| format!("another shoal fs uses {}; is it running twice?", folder.display()))?;
+    Ok(open)
 }
 
 fn unmount(at: &Path) -> anyhow::Result<()> {

@@ -57,7 +57,7 @@ impl Origin {
             match layer.index {
                 Ok(index) => origin.arguments.extend(["--index".into(), index_argument(&index).into()]),
                 Err(why) => bail!(
-                    "{} cannot be read lazily yet: {why}. shoal pull {} lets a node build what it needs",
+                    "{} cannot be read lazily: {why}. If no node has pulled the image, shoal pull {} lets one build what is missing",
                     layer.digest,
                     arguments.image
                 ),

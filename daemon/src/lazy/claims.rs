@@ -32,7 +32,7 @@ pub(crate) enum NoClaim {
     Unknown,
     #[error("{0} of the 2 members that [lazy] index_trust wants vouch for its index")]
     TooFew(usize),
-    #[error("it cannot be read lazily: {0}")]
+    #[error("it has no index: {0}")]
     Declined(String),
 }
 

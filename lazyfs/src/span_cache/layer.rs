@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared, try_join_all};
+use futures_util::future::{BoxFuture, Shared, ready, try_join_all};
 use shoal_proto::Digest;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -46,6 +46,8 @@ struct Fetch {
 struct Fetches {
     begun: u64,
     running: HashMap<SpanIndex, Fetch>,
+    /// What nobody served by the deadline to who waited for it, and when that was: only of late.
+    unserved: HashMap<SpanIndex, (Instant, ReadError)>,
 }
 
 #[derive(Debug)]
@@ -271,6 +273,15 @@ impl Layer {
             *lock(&self.last_demand) = Some(Instant::now());
         }
         let mut fetches = lock(&self.fetches);
+        // Whoever reads one byte makes the kernel ask up to three times: ahead, for the page, and once more for a page
+        // that is mapped. That is one read, with one deadline.
+        let forgotten = self.around.patience.forgotten();
+        fetches.unserved.retain(|_, (at, _)| at.elapsed() < forgotten);
+        if urgency == Urgency::Demand
+            && let Some((_, error)) = fetches.unserved.get(&span)
+        {
+            return ready(Err(error.clone())).boxed().shared();
+        }
         if let Some(running) = fetches.running.get(&span)
             && running.urgency >= urgency.min(Urgency::Prefetch)
         {
@@ -282,7 +293,11 @@ impl Layer {
         // A task of its own, so that it ends even if all who wait for it go away.
         let task = tokio::spawn(async move {
             let fetched = layer.obtain(span, urgency).await;
-            layer.finished(span, number);
+            let unserved = |error: &&ReadError| {
+                matches!(error, ReadError::Source { error: SourceError::Unavailable(_), .. })
+            };
+            let unserved = fetched.as_ref().err().filter(unserved).filter(|_| urgency == Urgency::Demand);
+            layer.finished(span, number, unserved);
             fetched.inspect_err(|error| {
                 // Nobody waits for a fill; who asked for it tells of it.
                 if urgency != Urgency::Fill {
@@ -297,8 +312,11 @@ impl Layer {
         result
     }
 
-    fn finished(&self, span: SpanIndex, number: u64) {
+    fn finished(&self, span: SpanIndex, number: u64, unserved: Option<&ReadError>) {
         let mut fetches = lock(&self.fetches);
+        if let Some(error) = unserved {
+            fetches.unserved.insert(span, (Instant::now(), error.clone()));
+        }
         if fetches.running.get(&span).is_some_and(|fetch| fetch.number == number) {
             fetches.running.remove(&span);
         }

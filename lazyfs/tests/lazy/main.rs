@@ -26,3 +26,16 @@ mod spans_outlast_the_process;
 async fn fill(layers: Vec<std::sync::Arc<shoal_lazyfs::span_cache::Layer>>, pace: shoal_lazyfs::fill::Pace) {
     shoal_lazyfs::fill::fill(layers, pace, &shoal_lazyfs::fill::FillRate::default()).await;
 }
+
+/// What a read gives once it is tried again: one that nobody could serve is not at once.
+async fn served_again<E>(read: impl AsyncFn() -> Result<Vec<u8>, E>) -> Vec<u8> {
+    let again = async {
+        loop {
+            if let Ok(bytes) = read().await {
+                return bytes;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), again).await.expect("it is tried again")
+}

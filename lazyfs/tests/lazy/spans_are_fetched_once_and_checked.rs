@@ -10,6 +10,7 @@ use shoal_lazyfs::source::{Giver, Urgency};
 use shoal_lazyfs::span_cache::{Layer, Patience, ReadError, SpanCache};
 
 use super::samples::{self, SPAN};
+use super::served_again;
 use super::source::{Mood, Source};
 
 struct Case {
@@ -235,13 +236,26 @@ async fn what_readers_got_is_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_nobody_to_serve_a_read_ends_at_its_deadline_and_the_next_one_recovers() {
     let case = case(SHORT).await;
-    for mood in [Mood::Gone, Mood::Waits] {
+    let last = case.tar.len() - 1000;
+    for (mood, start) in [(Mood::Gone, 0), (Mood::Waits, last)] {
         case.source.becomes(mood);
-        let error = read(&case.layer, 0, 1000).await.unwrap_err();
+        let error = read(&case.layer, start, 1000).await.unwrap_err();
         assert!(matches!(error, ReadError::Source { .. }), "{error}");
     }
     case.source.becomes(Mood::Serves);
-    assert!(read(&case.layer, 0, 1000).await.unwrap() == case.tar[..1000]);
+    assert!(served_again(async || read(&case.layer, 0, 1000).await).await == case.tar[..1000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_at_once_does_not_wait_for_a_second_deadline() {
+    let case = case(Duration::from_secs(1)).await;
+    case.source.becomes(Mood::Gone);
+    read(&case.layer, 0, 1000).await.unwrap_err();
+    let asked = case.source.asked();
+    // As the kernel does, for one read of one reader.
+    let error = read(&case.layer, 0, 1000).await.unwrap_err();
+    assert!(matches!(error, ReadError::Source { .. }), "{error}");
+    assert_eq!(case.source.asked(), asked, "a read that had failed just now was tried again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
