@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, StatxFlags};
 use rustix::mount::MountFlags;
 
 use super::BLOCK;
-use crate::overlay;
+use crate::{mountinfo, overlay};
 
 /// What is to be mounted.
 #[derive(Debug)]
@@ -48,6 +48,10 @@ pub fn try_out(folder: &Path, at: &Path) -> io::Result<()> {
         if align == 0 || align > BLOCK {
             let what = format!("files in {} are read directly in blocks of {align} bytes", folder.display());
             return Err(io::Error::other(what));
+        }
+        // What a process left that was killed here.
+        while mountinfo::is_mounted(at)? {
+            overlay::unmount(at)?;
         }
         fs::create_dir_all(at)?;
         let failed =

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::folder::{seen, short};
 use super::image;
 use super::samples;
 use super::served::{Served, can_mount};
+use super::served_again;
 use super::source::{Mood, Source};
 
 /// In this process, which nobody kills; or not at all.
@@ -219,6 +221,25 @@ async fn without_erofs_on_files_all_is_on_fuse() {
     assert_eq!(folders.folder(slots[0]), served.at.join("0"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_left_that_was_killed_while_it_tried_erofs_out_is_no_reason_against_it() {
+    if !can_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let tars = image::adversarial(&folder.path().join("made"));
+    let (served, slots) = with(folder.path(), &tars[..1]).await;
+    let left = folder.path().join("x/try");
+    std::fs::create_dir_all(&left).unwrap();
+    let tmpfs = Command::new("mount").args(["-t", "tmpfs", "left"]).arg(&left).status().unwrap();
+    assert!(tmpfs.success());
+    let folders = open(&served, folder.path(), &Arc::default());
+    assert!(!left.exists());
+    folders.mount([slots[0]]).await;
+    assert_eq!(folders.folder(slots[0]), folder.path().join("x/0"));
+    folders.retain(&HashSet::new()).await;
+}
+
 /// Bytes from one read to the next of who looks for failures.
 const STEP: usize = 128 << 10;
 
@@ -265,11 +286,13 @@ async fn a_read_that_fails_after_a_part_of_it_leaves_no_zeros() {
         assert!(byte.is_none_or(|byte| byte == content[step * STEP]), "step {step}");
     }
     source.becomes(Mood::Serves);
-    let whole = tokio::task::spawn_blocking(move || {
-        let mut bytes = Vec::new();
-        (&file).read_to_end(&mut bytes).map(|_| bytes)
+    let whole = served_again(async || {
+        tokio::task::block_in_place(|| {
+            let mut bytes = vec![0; content.len()];
+            file.read_exact_at(&mut bytes, 0).map(|()| bytes)
+        })
     });
-    assert!(whole.await.unwrap().unwrap() == content);
+    assert!(whole.await == content);
     folders.retain(&HashSet::new()).await;
 }
 
