@@ -66,13 +66,13 @@ mod tests {
     fn folders_are_named_as_they_are() {
         let mounts = parse(
             b"29 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n\
-             30 29 0:40 / /home/someone/\xff\\134040 rw - fuse x rw\n\
+             30 29 0:40 / /media/someone/\xff\\134040 rw - fuse x rw\n\
              61 29 0:51 / /mnt/with\\040blank ro - overlay shoal ro,lowerdir=/var/tmp/a/fs/0:/x\n",
         );
         let found: Vec<_> =
             mounts.iter().map(|mount| (mount.at.as_os_str().as_bytes(), mount.is_overlay)).collect();
         let want: [(&[u8], bool); 3] =
-            [(b"/", false), (b"/home/someone/\xff\\040", false), (b"/mnt/with blank", true)];
+            [(b"/", false), (b"/media/someone/\xff\\040", false), (b"/mnt/with blank", true)];
         assert_eq!(found, want);
         assert!(mounts.last().unwrap().line.ends_with("lowerdir=/var/tmp/a/fs/0:/x"));
         assert!(is_mounted(Path::new("/proc")).unwrap());
